@@ -1,0 +1,1 @@
+"""The command line: a thin MCP client over the local socket, standard library only."""

@@ -1,0 +1,60 @@
+"""Conditions: what is true of a task or a source now, in the form Kubernetes made known.
+
+``Ready`` is on every task and source. The others are there only when they say something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The kinds of condition."""
+
+    READY = "Ready"
+    """False: what is written cannot be put in force; the last good version stays, if any."""
+    PAUSED = "Paused"
+    """True: a stored pause; the task takes no new run."""
+    CONFLICT = "Conflict"
+    """True: another task or source owns the id or the webhook path."""
+    NOT_IN_FORCE = "NotInForce"
+    """True: a declared field is accepted but has no effect on this server yet."""
+    RUNTIME = "RuntimeAvailable"
+    """False: this machine lacks what the task's runtime needs."""
+    DEPENDENCIES = "DependenciesReady"
+    """False: dependencies are being prepared, or could not be."""
+    TYPES = "TypesChecked"
+    """False: the type checker found errors in the script; it runs all the same."""
+    CRASH_LOOPING = "CrashLooping"
+    """True: a daemon keeps ending and is restarted with growing delays."""
+    SYNCED = "Synced"
+    """On sources: False when the last fetch failed and an older revision is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition. ``since_ms`` is when ``status`` last changed (ms since the epoch)."""
+
+    type: ConditionType
+    status: bool
+    reason: str
+    message: str = ""
+    since_ms: int = 0
+
+
+def carry_since(
+    new: Iterable[Condition], old: Iterable[Condition], now_ms: int
+) -> tuple[Condition, ...]:
+    """Give ``new`` with the ``since_ms`` of equal type, status and reason in ``old`` kept."""
+    known = {(c.type, c.status, c.reason): c.since_ms for c in old}
+    return tuple(
+        replace(c, since_ms=known.get((c.type, c.status, c.reason), 0) or c.since_ms or now_ms)
+        for c in new
+    )
+
+
+def find(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:
+    """Give the condition of a type, if there."""
+    return next((c for c in conditions if c.type is kind), None)

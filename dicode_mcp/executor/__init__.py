@@ -1,0 +1,1 @@
+"""Processes: starting them, reading their output, ending their whole tree."""

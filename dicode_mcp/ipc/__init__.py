@@ -1,0 +1,1 @@
+"""The talk with a running task: frames on a socket, each call checked against its grants."""

@@ -1,0 +1,277 @@
+"""A run as a frozen value, and the one table and one function by which its status moves."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from dicode_mcp.errors import Code, DicodeError
+
+
+class RunStatus(StrEnum):
+    """Where a run stands (SPEC 3.2)."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run will never move again."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset(
+        {
+            RunStatus.RUNNING,
+            RunStatus.WAITING,
+            RunStatus.CANCELLED,
+            RunStatus.SKIPPED,
+            RunStatus.FAILURE,
+        }
+    ),
+    RunStatus.RUNNING: frozenset(
+        {
+            RunStatus.SUCCESS,
+            RunStatus.FAILURE,
+            RunStatus.TIMEOUT,
+            RunStatus.CANCELLED,
+            RunStatus.LOST,
+            RunStatus.WAITING,
+        }
+    ),
+    RunStatus.WAITING: frozenset(
+        {RunStatus.QUEUED, RunStatus.SUCCESS, RunStatus.CANCELLED, RunStatus.TIMEOUT}
+    ),
+    RunStatus.SUCCESS: frozenset(),
+    RunStatus.FAILURE: frozenset(),
+    RunStatus.TIMEOUT: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+    RunStatus.SKIPPED: frozenset(),
+    RunStatus.LOST: frozenset(),
+}
+
+
+def sources_of(target: RunStatus) -> frozenset[RunStatus]:
+    """Give the statuses from which ``target`` may be reached (for a guarded UPDATE)."""
+    return frozenset(s for s, targets in TRANSITIONS.items() if target in targets)
+
+
+class Trigger(StrEnum):
+    """What started a run (SPEC 3.1)."""
+
+    CRON = "cron"
+    WEBHOOK = "webhook"
+    MANUAL = "manual"
+    CHAIN = "chain"
+    DAEMON = "daemon"
+    RETRY = "retry"
+    REPLAY = "replay"
+    MCP = "mcp"
+    CLI = "cli"
+    API = "api"
+    SDK = "sdk"
+    PROVIDER = "provider"
+    TEST = "test"
+
+
+class Reason(StrEnum):
+    """Why a run ended as it did; stable, part of the public interface."""
+
+    SCRIPT_ERROR = "script_error"
+    """The script raised; ``error`` names file and line."""
+    EXIT_CODE = "exit_code"
+    """The process ended with a code other than 0."""
+    SIGNAL = "signal"
+    """A signal the server did not send ended the process."""
+    EXITED_EARLY = "exited_early"
+    """The process ended with code 0 before the script had finished."""
+    RETURN_TOO_LARGE = "return_too_large"
+    RETURN_NOT_JSON = "return_not_json"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    """The server stopped while the run was on; not the task's fault."""
+    SERVER_CRASHED = "server_crashed"
+    """The server ended without a word while the run was on."""
+    SECRET_MISSING = "secret_missing"
+    ENV_MISSING = "env_missing"
+    SANDBOX_UNAVAILABLE = "sandbox_unavailable"
+    RUNTIME_UNAVAILABLE = "runtime_unavailable"
+    START_FAILED = "start_failed"
+    TASK_GONE = "task_gone"
+    OVERLAP = "overlap"
+    DEPENDENCIES = "dependencies"
+    PROTOCOL_ERROR = "protocol_error"
+    """The process sent the server something that is not of the task protocol."""
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """What went wrong, for a reader who wants to mend it. ``file`` is relative to the task."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    file: str | None = None
+    line: int | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a task showed with ``output.*``. ``body`` is text, or base64 when ``base64`` is set."""
+
+    kind: str
+    """``text`` ``html`` ``image`` ``file`` or ``value``."""
+    content_type: str
+    body: str
+    base64: bool = False
+    name: str | None = None
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a run was started with; kept apart from its row. All JSON-able."""
+
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    input: Any = None
+    request: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A wish to run a task: the only thing a trigger or surface may hand to the queue.
+
+    ``params`` are the caller's, not yet coerced. ``strict_params`` refuses undeclared names (a
+    caller who names them); otherwise undeclared names are left in ``input`` alone.
+    ``not_before_ms`` delays the start (epoch ms). ``slot_ms`` is the cron slot, at most one run
+    per task and slot. ``actor`` is who asked, for the audit.
+    """
+
+    task_id: str
+    trigger: Trigger
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    input: Any = None
+    request: Mapping[str, Any] | None = None
+    actor: str = "local"
+    strict_params: bool = True
+    idempotency_key: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    replay_of: str | None = None
+    attempt: int = 1
+    chain_depth: int = 0
+    priority: int = 0
+    not_before_ms: int | None = None
+    slot_ms: int | None = None
+    catchup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a task. Times are epoch ms; ``fence`` grows with each claim."""
+
+    id: str
+    task_id: str
+    status: RunStatus
+    trigger: Trigger
+    created_at_ms: int
+    task_hash: str = ""
+    revision: str | None = None
+    actor: str = "local"
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+    reason: str | None = None
+    error: RunError | None = None
+    return_value: str | None = None
+    """The return value as JSON text; None when there is none."""
+    output: Output | None = None
+    attempt: int = 1
+    fence: int = 0
+    priority: int = 0
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    replay_of: str | None = None
+    chain_depth: int = 0
+    idempotency_key: str | None = None
+    not_before_ms: int | None = None
+    slot_ms: int | None = None
+    catchup: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    pid: int | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        """How long the process ran, in ms; None while it has not both started and ended."""
+        if self.started_at_ms is None or self.finished_at_ms is None:
+            return None
+        return max(0, self.finished_at_ms - self.started_at_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the values that the finishing transaction writes."""
+
+    status: RunStatus
+    finished_at_ms: int
+    reason: str | None = None
+    error: RunError | None = None
+    return_value: str | None = None
+    output: Output | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+def move(run: Run, to: RunStatus, **changes: Any) -> Run:
+    """Give ``run`` in status ``to`` with ``changes``: the only way a status changes.
+
+    Raises ``DicodeError(CONFLICT)`` when the table has no such step.
+    """
+    if to not in TRANSITIONS[run.status]:
+        raise DicodeError(
+            Code.CONFLICT,
+            f"run {run.id} is {run.status.value} and cannot become {to.value}",
+            data={"run_id": run.id, "status": run.status.value},
+        )
+    return replace(run, status=to, **changes)
+
+
+def finished(run: Run, outcome: Outcome) -> Run:
+    """Give ``run`` as ``outcome`` ends it."""
+    return move(
+        run,
+        outcome.status,
+        finished_at_ms=outcome.finished_at_ms,
+        reason=outcome.reason,
+        error=outcome.error,
+        return_value=outcome.return_value,
+        output=outcome.output,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+    )
+
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_run_id(now_ms: int | None = None) -> str:
+    """Make a run id: a ULID in lower case (26 characters), so ids sort by time of making."""
+    moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    number = (moment << 80) | int.from_bytes(os.urandom(10), "big")
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -5, -5))

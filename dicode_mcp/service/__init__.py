@@ -1,0 +1,1 @@
+"""The use cases by noun: authorisation, audit, and the shapes every surface shows."""

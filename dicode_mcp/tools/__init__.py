@@ -1,0 +1,1 @@
+"""MCP: tools, notifications and transports. Translates; decides nothing."""

@@ -1,0 +1,1 @@
+"""What starts runs by itself. A trigger makes RunRequests and nothing else."""

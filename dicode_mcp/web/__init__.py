@@ -1,0 +1,1 @@
+"""HTTP: Starlette routes and the deadline protocol. Translates; decides nothing."""

@@ -1,0 +1,1 @@
+"""The SDK inside a task."""
