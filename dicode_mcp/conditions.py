@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     """True: a daemon keeps ending and is restarted with growing delays."""
     SYNCED = "Synced"
     """On sources: False when the last fetch failed and an older revision is in force."""
+    WATCHED = "Watched"
+    """On sources: False when changes are looked for on a timer, because they cannot be watched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -100,7 +100,7 @@ class EventBus:
             subscription.put(event)
 
     @contextmanager
-    def subscribe(self, size: int = 1024) -> Iterator[Subscription]:
+    def subscribe(self, size: int = 1024) -> Generator[Subscription]:
         """Listen while the block lasts."""
         subscription = Subscription(size)
         self._subscriptions.add(subscription)

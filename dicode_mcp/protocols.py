@@ -46,6 +46,11 @@ class Source(Protocol):
         """The path or URL, for display; never with credentials."""
         ...
 
+    @property
+    def namespace(self) -> str:
+        """What the ids of plain folders begin with; empty unless the user named the source."""
+        ...
+
     async def fetch(self) -> Revision:
         """Bring the newest good revision; raises ``DicodeError`` when it cannot."""
         ...
@@ -55,6 +60,10 @@ class Source(Protocol):
 
         Ends never by itself; cancelling the iteration releases what it holds.
         """
+        ...
+
+    def conditions(self) -> Sequence[Condition]:
+        """Give what is true of the source besides ``Ready`` and ``Synced``; empty when well."""
         ...
 
 
@@ -71,7 +80,12 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list, newest first. ``since_ms`` bounds ``created_at_ms`` from below."""
+    """Which runs to list, newest first: by ``created_at_ms``, then ``id``, both falling.
+
+    ``since_ms`` bounds ``created_at_ms`` from below. ``root_run_id`` and ``parent_run_id`` match
+    the run's own fields, so the root itself is not among its descendants. ``limit`` is at least 1;
+    more than 1,000 gives 1,000.
+    """
 
     task_id: str | None = None
     statuses: frozenset[RunStatus] | None = None
@@ -84,7 +98,11 @@ class RunQuery:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which lines of a run's log. ``after`` is the last seen ``seq``; ``tail`` counts from the end."""
+    """Which lines of a run's log: after the ``seq`` last seen, or the last ``tail`` of them.
+
+    ``level`` keeps that level and above. With ``tail``, ``limit`` does not apply. At most 10,000
+    lines are given at once.
+    """
 
     after: int = 0
     tail: int | None = None
@@ -127,7 +145,15 @@ class Pause:
 class Store(Protocol):
     """What is kept. Every write is durable when its call returns, except log lines (0.5 s).
 
-    A full disk raises ``DicodeError(STORAGE_FULL)`` and leaves what is stored readable.
+    A write that raises has stored nothing. A full disk raises ``DicodeError(STORAGE_FULL)`` and
+    leaves what is stored readable: new runs and kv values are refused first, while a reserve lasts
+    for ending runs, pauses, slots, audit and deletes. A database that another process locks for
+    over 5 s, or that cannot be used, raises STORAGE_UNAVAILABLE; a closed store SHUTTING_DOWN.
+    A write that was begun is finished even when the caller stops waiting for it.
+
+    Lists of runs (``list_runs``, ``last_runs``, ``unfinished_runs``) give them without
+    ``return_value`` and ``output``, and with errors that have no traceback and texts of at most
+    1,000 characters. ``get_run`` gives all.
     """
 
     async def instance_id(self) -> str:
@@ -138,12 +164,20 @@ class Store(Protocol):
         """Commit a run in its given status with its payload.
 
         With an idempotency key already used for the task in the last 24 h, or a cron slot already
-        taken, nothing is written and the run that has it is returned (its id differs).
+        taken, nothing is written and the run that has it is returned (its id differs). Follow-ups
+        of ``finish_run`` are added by the same rules. A run with ``slot_ms`` also moves the task's
+        schedule slot forward. Raises CONFLICT when the id is taken, INVALID_ARGUMENT when the
+        payload is not JSON.
         """
         ...
 
-    async def start_run(self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None) -> Run:
-        """Claim a queued run: running, fence + 1. Raises CONFLICT when it is not queued."""
+    async def start_run(
+        self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None
+    ) -> Run:
+        """Claim a queued run: running, fence + 1. Raises CONFLICT when it is not queued.
+
+        Raises RUN_NOT_FOUND for an unknown run.
+        """
         ...
 
     async def finish_run(
@@ -151,16 +185,17 @@ class Store(Protocol):
     ) -> Run:
         """End a run and add what follows from it, in one transaction.
 
-        Raises CONFLICT when the run's stored status or fence no longer fits ``run``.
+        Raises CONFLICT when the run's stored status or fence no longer fits ``run``, and
+        RUN_NOT_FOUND for an unknown run. Nothing is written then.
         """
         ...
 
     async def get_run(self, run_id: str) -> Run | None:
-        """Read a run."""
+        """Read a run, with its values."""
         ...
 
     async def get_payload(self, run_id: str) -> Payload | None:
-        """Read what a run was started with."""
+        """Read what a run was started with; None when there is no such run."""
         ...
 
     async def list_runs(self, query: RunQuery) -> Page[Run]:
@@ -172,23 +207,37 @@ class Store(Protocol):
         ...
 
     async def count_runs(self, *, since_ms: int | None = None) -> Mapping[RunStatus, int]:
-        """Count runs by status."""
+        """Count runs by status, those created since ``since_ms``; statuses with none are absent.
+
+        Reads an index entry for each run counted: some 40 ms for a million.
+        """
         ...
 
     async def unfinished_runs(self) -> Sequence[Run]:
         """Give every run that has not ended, oldest first."""
         ...
 
+    async def delete_runs(self, run_ids: Sequence[str]) -> int:
+        """Delete runs that have ended, with payload, values, idempotency keys and log.
+
+        Unknown and unfinished ones are left alone. Gives how many were deleted.
+        """
+        ...
+
     async def append_logs(self, run_id: str, lines: Sequence[LogLine]) -> None:
-        """Take lines; they are readable at once and on disk within half a second."""
+        """Take lines, ``seq`` rising; they are readable at once and on disk within half a second.
+
+        Never fails for want of a disk: lines it will not take are dropped, and one line in their
+        place says how many. Waits when lines come much faster than the disk takes them.
+        """
         ...
 
     async def flush_logs(self, run_id: str) -> None:
-        """Put the lines of a run on disk now."""
+        """Return when the lines of a run are on disk (or dropped); call it when the run ends."""
         ...
 
     async def read_logs(self, run_id: str, query: LogQuery) -> LogPage:
-        """Read a run's log."""
+        """Read a run's log; empty for an unknown run."""
         ...
 
     async def kv_get(self, task_id: str, key: str) -> str | None:
@@ -231,8 +280,10 @@ class Store(Protocol):
         """Write an audit entry."""
         ...
 
-    async def list_audit(self, *, limit: int = 100, before_id: int | None = None) -> Page[AuditEntry]:
-        """List audit entries, newest first."""
+    async def list_audit(
+        self, *, limit: int = 100, before_id: int | None = None
+    ) -> Page[AuditEntry]:
+        """List audit entries, newest first; ``next_cursor`` is the next ``before_id``."""
         ...
 
 
@@ -383,6 +434,39 @@ class Runtime(Protocol):
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:
         """Say what an exit means that the process itself did not report, or None."""
+        ...
+
+
+# ── The queue's dispatcher ───────────────────────────────────────────────────────────────────
+
+
+class Dispatcher(Protocol):
+    """Decides which committed run starts next, and where (DESIGN 4)."""
+
+    def submit(
+        self, run_id: str, *, priority: int, created_at_ms: int, not_before_ms: int | None
+    ) -> None:
+        """Take a committed run."""
+        ...
+
+    def discard(self, run_id: str) -> bool:
+        """Forget a run that has not been handed out; tells whether it was there."""
+        ...
+
+    async def next(self) -> str:
+        """Wait for a run that may start, take its slot, and give its id."""
+        ...
+
+    def release(self, run_id: str) -> None:
+        """Give a run's slot back."""
+        ...
+
+    def lend(self, run_id: str) -> None:
+        """Give the slot of a run that waits for its child to others."""
+        ...
+
+    def reclaim(self, run_id: str) -> None:
+        """Take a lent slot back, above the limit if none is free: the process already exists."""
         ...
 
 

@@ -1,1 +1,7 @@
-"""Processes: starting them, reading their output, ending their whole tree."""
+"""Processes: started, watched, limited and ended as whole trees; knows nothing of tasks or runs."""
+
+from dicode_mcp.executor.linux import become_subreaper
+from dicode_mcp.executor.pump import OutputLimits
+from dicode_mcp.executor.spawn import SpawnExecutor
+
+__all__ = ["OutputLimits", "SpawnExecutor", "become_subreaper"]

@@ -1,1 +1,6 @@
-"""The talk with a running task: frames on a socket, each call checked against its grants."""
+"""The talk with running tasks: numbered calls over an inherited socket, checked by a table."""
+
+from dicode_mcp.ipc.calls import TaskCalls
+from dicode_mcp.ipc.server import SessionServer
+
+__all__ = ["SessionServer", "TaskCalls"]

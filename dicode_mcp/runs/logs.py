@@ -1,7 +1,7 @@
 """Log lines as values, and the reading of what a task wrote to its standard streams.
 
 The SDK inside a task marks its own lines with an ASCII record separator so that ``print`` and
-``log.*`` keep their order on one pipe; everything else on stdout is ``info`` and on stderr ``warn``.
+``log.*`` keep their order on one pipe; all else is ``info`` on stdout and ``warn`` on stderr.
 """
 
 from __future__ import annotations

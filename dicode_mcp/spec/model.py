@@ -1,270 +1,341 @@
 """``task.yaml`` as frozen values: every field of SPEC 1, its type and its own rules.
 
 Rules that need more than the document (files beside it, the environment, other tasks) live in
-``loader``. Positions and wording of errors live in ``problems``.
+``loader``. Positions and wording of errors live in ``problems``. Parts with rules of their own
+(trigger, permissions, container, parameters) have a module each and are named here again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
+from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
+from dicode_mcp.spec.container import ContainerBuild, ContainerSpec
+from dicode_mcp.spec.fields import (
+    Duration,
+    Flag,
+    Line,
+    Number,
+    OutputSchema,
+    Port,
+    Positive,
+    PositiveDuration,
+    PositiveSize,
+    Segment,
+)
+from dicode_mcp.spec.ids import check_task_id
+from dicode_mcp.spec.paramspec import ParamSpec, ParamType, read_params
+from dicode_mcp.spec.permissions import DicodeGrants, EnvEntry, FsGrant, IfMissing, Permissions
+from dicode_mcp.spec.problems import choices
+from dicode_mcp.spec.trigger import ChainTrigger, SecretRef, TriggerSpec
 
-class Model(BaseModel):
-    """Frozen, and strict: unknown keys are errors."""
+__all__ = [
+    "AutoFixSpec",
+    "BudgetSpec",
+    "ChainTrigger",
+    "ConcurrencySpec",
+    "ContainerBuild",
+    "ContainerSpec",
+    "DicodeGrants",
+    "EnvEntry",
+    "FailureChain",
+    "FsGrant",
+    "IfMissing",
+    "McpSpec",
+    "Model",
+    "NotifySpec",
+    "ParamSpec",
+    "ParamType",
+    "Permissions",
+    "ProviderSpec",
+    "ResourceSpec",
+    "RetrySpec",
+    "RunInputsSpec",
+    "SecretRef",
+    "Task",
+    "TaskSpec",
+    "TriggerSpec",
+]
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+RUNTIMES = ("python", "deno", "docker", "podman")
+CONTAINER_RUNTIMES = frozenset({"docker", "podman"})
+RUNTIME_ALIASES: Mapping[str, str] = {"js": "deno", "ts": "deno"}
+DEFAULT_TIMEOUT_S = 60.0
+RESERVED_CHAIN_PARAMS = ("taskID", "runID", "status", "output", "_chain_depth")
 
-
-class SecretRef(Model):
-    """A key of the secrets store, by name."""
-
-    secret: str
-
-
-class ChainTrigger(Model):
-    """Start after other tasks end. ``sources`` are ids as written."""
-
-    sources: tuple[str, ...] = Field(alias="from")
-    join: Literal["all", "any"] = "any"
-    on: Literal["success", "failure", "always"] = "success"
-
-
-class TriggerSpec(Model):
-    """What starts the task: exactly one of the first five is set."""
-
-    cron: str | None = None
-    webhook: str | None = None
-    manual: bool | None = None
-    chain: ChainTrigger | None = None
-    daemon: bool | None = None
-
-    timezone: str | None = None
-    catchup: Literal["skip", "one", "all"] = "one"
-    jitter: float | None = None
-    """Seconds."""
-
-    webhook_secret: str | SecretRef | None = None
-    auth: bool = False
-    methods: tuple[str, ...] = ("POST",)
-    mode: Literal["sync", "async"] = "sync"
-
-    restart: Literal["always", "on-failure", "never"] = "always"
-
-    @property
-    def kind(self) -> str:
-        """``cron`` ``webhook`` ``manual`` ``chain`` or ``daemon``."""
-        for name in ("cron", "webhook", "chain", "daemon"):
-            if getattr(self, name):
-                return name
-        return "manual"
-
-
-class ParamSpec(Model):
-    """One declared parameter; ``type`` decides how given values are read."""
-
-    name: str
-    description: str = ""
-    type: Literal["string", "number", "boolean", "cron"] = "string"
-    default: Any = None
-    required: bool = False
-    enum: tuple[Any, ...] | None = None
-
-
-class IfMissing(Model):
-    """What to run when an environment entry has no value."""
-
-    task: str
-
-
-class EnvEntry(Model):
-    """One environment variable of the task. Exactly one origin is set.
-
-    ``source`` is ``host`` (``key`` is a variable of the server), ``literal`` (``value``),
-    ``secret`` (``key`` is a secret's name) or ``task`` (``key`` is a provider task's id).
-    """
-
-    name: str
-    source: Literal["host", "literal", "secret", "task"]
-    key: str | None = None
-    value: str | None = None
-    optional: bool = False
-    if_missing: IfMissing | None = None
-
-
-class FsGrant(Model):
-    """A path the task may use; absolute once loaded."""
-
-    path: str
-    permission: Literal["r", "w", "rw"] = "r"
-
-
-class DicodeGrants(Model):
-    """What the task may ask of the server; everything is denied by default."""
-
-    tasks: tuple[str, ...] = ()
-    mcp: tuple[str, ...] = ()
-    list_tasks: bool = False
-    get_runs: bool = False
-    secrets_write: bool = False
-    runs_replay: bool = False
-    tasks_test: bool = False
-    sources_set_dev_mode: bool = False
-    git_commit_push: bool = False
-    authoring: bool = False
-
-
-class Permissions(Model):
-    """What the task may do. ``net`` and ``run`` hold hosts and executables, or ``*``."""
-
-    env: tuple[EnvEntry, ...] = ()
-    fs: tuple[FsGrant, ...] = ()
-    net: tuple[str, ...] = ()
-    run: tuple[str, ...] = ()
-    sys: tuple[str, ...] = ()
-    dicode: DicodeGrants = DicodeGrants()
-
-
-class ContainerBuild(Model):
-    """How to build the image; both paths are relative to the task folder."""
-
-    dockerfile: str = "Dockerfile"
-    context: str = "."
-
-
-class ContainerSpec(Model):
-    """The container of a docker or podman task."""
-
-    image: str | None = None
-    build: ContainerBuild | None = None
-    command: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    volumes: tuple[str, ...] = ()
-    ports: tuple[str, ...] = ()
-    working_dir: str | None = None
-    env_vars: Mapping[str, str] = Field(default_factory=dict)
-    pull_policy: Literal["missing", "always", "never"] = "missing"
-    network: str | None = None
-    user: str | None = None
-    cpus: float | None = None
-    memory: int | None = None
-    """Bytes."""
-    gpus: str | None = None
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 class RetrySpec(Model):
     """When and how often to try again. Times are seconds."""
 
-    attempts: int = 1
-    backoff: float = 1.0
-    max_backoff: float = 300.0
-    on: tuple[Literal["failure", "timeout", "lost"], ...] = ("failure", "timeout", "lost")
+    attempts: Annotated[Positive, Field(le=100)] = 1
+    backoff: Duration = 1.0
+    max_backoff: Duration = 300.0
+    on: Annotated[tuple[Literal["failure", "timeout", "lost"], ...], Field(min_length=1)] = (
+        "failure",
+        "timeout",
+        "lost",
+    )
 
 
 class ConcurrencySpec(Model):
     """How many runs of the task at once; ``overlap`` None means the trigger's own default."""
 
-    limit: int = 1
-    key: str | None = None
+    limit: Annotated[Positive, Field(le=10_000)] = 1
+    key: Line | None = None
     overlap: Literal["queue", "skip", "replace", "allow"] | None = None
 
 
 class ResourceSpec(Model):
     """Limits of one run: ``memory`` in bytes, ``cpu`` in cores, ``pids`` a count."""
 
-    memory: int | None = None
-    cpu: float | None = None
-    pids: int | None = None
+    memory: PositiveSize | None = None
+    cpu: Annotated[Number, Field(gt=0)] | None = None
+    pids: Positive | None = None
 
 
 class McpSpec(Model):
     """Whether and how the task is an MCP tool of its own."""
 
-    expose: bool = False
+    expose: Flag = False
     tool_name: str | None = None
-    read_only: bool = False
-    destructive: bool = True
+    read_only: Flag = False
+    destructive: Flag = True
+
+    @field_validator("tool_name")
+    @classmethod
+    def _tool_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[a-z0-9_]{1,48}", name):
+            fail("is not a tool name", "1 to 48 of a-z, 0-9 and '_'")
+        return name
 
 
 class FailureChain(Model):
     """The task that runs when this one fails; an empty ``task`` switches the default off."""
 
-    task: str
+    task: Annotated[str, AfterValidator(checked(lambda t: t and check_task_id(t)))]
     params: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("params")
+    @classmethod
+    def _not_reserved(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        findings = Findings()
+        for name in params:
+            if name in RESERVED_CHAIN_PARAMS:
+                findings.add((name,), "is reserved: the server fills it", "use another name")
+        findings.raise_any("params")
+        return params
 
 
 class NotifySpec(Model):
     """Notification flags; None means the server's default."""
 
-    on_success: bool | None = None
-    on_failure: bool | None = None
+    on_success: Flag | None = None
+    on_failure: Flag | None = None
 
 
 class ProviderSpec(Model):
     """The task resolves secrets for others. ``cache_ttl`` is seconds."""
 
-    cache_ttl: float = 0
+    cache_ttl: Duration = 0
 
 
 class BudgetSpec(Model):
     """What a day may cost; reached, the task pauses."""
 
-    runs: int | None = None
-    cpu_seconds: float | None = None
-    tokens: int | None = None
+    runs: Positive | None = None
+    cpu_seconds: Annotated[Number, Field(gt=0)] | None = None
+    tokens: Positive | None = None
 
 
 class RunInputsSpec(Model):
     """Whether inputs are kept for replay; ``retention`` in seconds."""
 
-    enabled: bool = True
-    retention: float | None = None
+    enabled: Flag = True
+    retention: PositiveDuration | None = None
 
 
 class AutoFixSpec(Model):
     """Opt-in repair by an agent when the task fails."""
 
-    enabled: bool = False
-    max_iterations: int = 3
-    max_tokens: int | None = None
-    timeout: float | None = None
-    cooldown: float | None = None
+    enabled: Flag = False
+    max_iterations: Annotated[Positive, Field(le=20)] = 3
+    max_tokens: Positive | None = None
+    timeout: PositiveDuration | None = None
+    cooldown: Duration | None = None
+
+
+def _failure_chain(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+def _params_file_form(params: tuple[ParamSpec, ...]) -> dict[str, Any]:
+    return {
+        p.name: p.model_dump(
+            mode="json", exclude={"name"}, exclude_none=True, exclude_defaults=True
+        )
+        | {"type": p.type}
+        for p in params
+    }
 
 
 class TaskSpec(Model):
     """A whole manifest."""
 
+    also_known = ("container",)
+
     api_version: Literal["dicode/v1"] = Field(default="dicode/v1", alias="apiVersion")
     kind: Literal["Task"] = "Task"
-    name: str
+    name: Line
     description: str = ""
     version: str | None = None
     author: str | None = None
-    tags: tuple[str, ...] = ()
+    tags: tuple[Line, ...] = ()
     runtime: str
     trigger: TriggerSpec
-    params: tuple[ParamSpec, ...] = ()
+    params: Annotated[
+        tuple[ParamSpec, ...],
+        BeforeValidator(read_params),
+        PlainSerializer(_params_file_form, return_type=dict[str, Any], when_used="json"),
+    ] = ()
     permissions: Permissions = Permissions()
     docker: ContainerSpec | None = None
-    timeout: float | None = None
+    timeout: PositiveDuration | None = None
     """Seconds; None is no limit."""
     retry: RetrySpec | None = None
     concurrency: ConcurrencySpec | None = None
     resources: ResourceSpec | None = None
-    runs_on: tuple[str, ...] = ()
-    mcp_port: int | None = None
+    runs_on: tuple[Segment, ...] = ()
+    mcp_port: Port | None = None
     mcp: McpSpec | None = None
-    on_failure_chain: FailureChain | None = None
+    on_failure_chain: Annotated[FailureChain | None, BeforeValidator(_failure_chain)] = None
     notify: NotifySpec | None = None
-    output_schema: Mapping[str, Any] | None = None
+    output_schema: OutputSchema | None = None
     provider: ProviderSpec | None = None
     budget: BudgetSpec | None = None
     run_inputs: RunInputsSpec | None = None
     auto_fix: AutoFixSpec | None = None
+
+    @classmethod
+    def prepare(cls, raw: Raw) -> Raw:
+        """Read ``container`` as ``docker``, a null key as absent; add the timeout."""
+        out = {key: value for key, value in raw.items() if value is not None or key == "timeout"}
+        container = out.pop("container", None)
+        if container is not None:
+            out["docker"] = container
+        if "timeout" not in out and not _is_endless(out):
+            out["timeout"] = DEFAULT_TIMEOUT_S
+        return out
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Check what needs more than one field."""
+        _container_rules(raw, findings)
+        _retry_rules(raw, findings)
+        _concurrency_rules(raw, findings)
+        if raw.get("mcp_port") is not None and not _is_daemon(raw.get("trigger")):
+            findings.add(
+                ("mcp_port",), "belongs to a daemon task", "use 'trigger: {daemon: true}' or remove"
+            )
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime(cls, name: str, info: ValidationInfo) -> str:
+        name = RUNTIME_ALIASES.get(name, name)
+        context = cast("Mapping[str, Any] | None", info.context)
+        extra = context.get("runtimes", ()) if context else ()
+        known = list(dict.fromkeys([*RUNTIMES, *extra]))
+        if name not in known and context is not None:
+            fail("is not a runtime of this server", choices(name, known))
+        return name
+
+
+def _runtime_of(raw: Raw) -> Any:
+    name = raw.get("runtime")
+    return RUNTIME_ALIASES.get(name, name) if isinstance(name, str) else name
+
+
+def _is_daemon(trigger: Any) -> bool:
+    if isinstance(trigger, TriggerSpec):
+        return trigger.kind == "daemon"
+    return isinstance(trigger, Mapping) and cast(Raw, trigger).get("daemon") is True
+
+
+def _is_endless(raw: Raw) -> bool:
+    return _is_daemon(raw.get("trigger")) or _runtime_of(raw) in CONTAINER_RUNTIMES
+
+
+def _container_rules(raw: Raw, findings: Findings) -> None:
+    runtime = _runtime_of(raw)
+    declared = [key for key in ("docker", "container") if raw.get(key) is not None]
+    if len(declared) == 2:
+        findings.add(("container",), "is another name of 'docker'", "keep one of the two")
+    if runtime in CONTAINER_RUNTIMES and not declared:
+        findings.add(
+            ("docker",), f"is required for runtime {runtime}", "add 'docker: {image: …}' or a build"
+        )
+    if runtime in RUNTIMES and runtime not in CONTAINER_RUNTIMES and declared:
+        findings.add(
+            (declared[0],),
+            f"has no effect with runtime {runtime}",
+            "remove it, or use runtime docker or podman",
+        )
+
+
+def _retry_rules(raw: Raw, findings: Findings) -> None:
+    retry = raw.get("retry")
+    if not isinstance(retry, Mapping):
+        return
+    fields = cast(Raw, retry)
+    if isinstance(fields.get("max_backoff"), (int, float)) and isinstance(
+        fields.get("backoff"), (int, float)
+    ):
+        shorter = fields["max_backoff"] < fields["backoff"]
+        if shorter:
+            findings.add(("retry", "max_backoff"), "is shorter than backoff")
+
+
+def _concurrency_rules(raw: Raw, findings: Findings) -> None:
+    concurrency = raw.get("concurrency")
+    key = cast(Raw, concurrency).get("key") if isinstance(concurrency, Mapping) else None
+    if not isinstance(key, str):
+        return
+    names = _declared_names(raw.get("params"))
+    for placeholder in _PLACEHOLDER.findall(key):
+        kind, _, name = placeholder.partition(".")
+        if kind != "params" or name not in names:
+            findings.add(
+                ("concurrency", "key"),
+                f"'${{{placeholder}}}' is not a declared parameter",
+                "write ${params.NAME}; declared: " + (", ".join(names) or "none"),
+            )
+
+
+def _declared_names(params: Any) -> list[str]:
+    if isinstance(params, Mapping):
+        return list(cast(Raw, params))
+    names: list[str] = []
+    for item in cast("list[Any]", params) if isinstance(params, (list, tuple)) else []:
+        if isinstance(item, ParamSpec):
+            names.append(item.name)
+        elif isinstance(item, Mapping):
+            fields = cast(Raw, item)
+            names.append(str(fields.get("name") or next(iter(fields), "")))
+    return names
 
 
 @dataclass(frozen=True, slots=True)

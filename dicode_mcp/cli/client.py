@@ -1,0 +1,281 @@
+"""The socket client: the preamble, then one JSON-RPC ``tools/call`` per line.
+
+Knows the framing of ``<data>/dicode.sock`` and nothing of what the tools mean. It speaks the
+protocol era without a handshake, so a command costs one round trip after the preamble.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import struct
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+from dicode_mcp import __version__
+from dicode_mcp.cli.failures import ToolFailed, unreachable
+from dicode_mcp.errors import Code, DicodeError
+
+PROTOCOL_VERSION = "2026-07-28"
+ANSWER_SECONDS = 30.0
+"""How long an answer may take beyond what the call itself asked to wait."""
+
+_META = {
+    "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
+    "io.modelcontextprotocol/clientInfo": {"name": "dicode-cli", "version": __version__},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Hello(NamedTuple):
+    """What the server says of itself in answer to the preamble."""
+
+    version: str
+    pid: int
+
+
+def preamble(client: str, **narrowing: Any) -> bytes:
+    """Give the first line of a connection; ``narrowing`` can only take rights away."""
+    facts = {"version": __version__, "client": client, "hello": True, **narrowing}
+    return json.dumps({"dicode": facts}).encode() + b"\n"
+
+
+def dial(path: str, timeout: float | None = 5.0) -> socket.socket:
+    """Connect to the socket at ``path``.
+
+    Raises ``OSError`` when nobody listens there, and ``DicodeError(FORBIDDEN)`` when somebody
+    else's process does.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        _check_peer(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def peer_credentials(connection: socket.socket) -> tuple[int, int] | None:
+    """Give the listener's ``(pid, uid)`` as the kernel knows them; None where it does not say."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    raw = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+    pid, uid, _gid = struct.unpack("3i", raw)
+    return pid, uid
+
+
+def _check_peer(connection: socket.socket, path: str) -> None:
+    peer = peer_credentials(connection)
+    if peer is None or os.geteuid() == 0 or peer[1] in (0, os.geteuid()):
+        return
+    raise DicodeError(
+        Code.FORBIDDEN,
+        f"the server at {path} belongs to another user (uid {peer[1]})",
+        hint="use your own data dir with --data-dir",
+    )
+
+
+def read_hello(line: bytes) -> Hello:
+    """Read the server's answer to the preamble.
+
+    Raises the server's own refusal when it does not accept, and ``DicodeError(UNREACHABLE)``
+    when there is no answer that can be read.
+    """
+    if not line:
+        raise unreachable(
+            "the server closed the connection without an answer", "run `dicode status`"
+        )
+    try:
+        document: Any = json.loads(line)
+        facts: dict[str, Any] = document["dicode"]
+        accepted = bool(facts["ok"])
+    except (ValueError, KeyError, TypeError):
+        raise unreachable(
+            "something answers on the socket, but it is not a dicode server this command knows",
+            "run `dicode restart`",
+        ) from None
+    if not accepted:
+        raise _refusal(facts.get("error"))
+    return Hello(str(facts.get("version", "")), int(facts.get("pid") or 0))
+
+
+def _refusal(error: Any) -> DicodeError:
+    details = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
+    try:
+        code = Code(details.get("code"))
+    except ValueError:
+        code = Code.FORBIDDEN
+    message = details.get("message") or "the server refused the connection"
+    hint = details.get("hint")
+    return DicodeError(code, str(message), hint=str(hint) if hint else None)
+
+
+def version_note(server: str) -> str | None:
+    """Say that the running server is of another version than this command, if it is."""
+    if server == __version__:
+        return None
+    return (
+        f"dicode: the running server is version {server or 'unknown'}, this command is"
+        f" {__version__}; `dicode restart` brings the server up to date"
+    )
+
+
+def not_running(data_dir: str) -> DicodeError:
+    """Make the error of a data dir without a server."""
+    return unreachable(
+        f"no server is running for {data_dir}",
+        "start one with `dicode serve` (or `dicode serve --detach`)",
+    )
+
+
+class Client:
+    """One connection to the server; use it as a context manager."""
+
+    def __init__(self, connection: socket.socket, hello: Hello, lines: Any) -> None:
+        self.hello = hello
+        self._connection = connection
+        self._lines = lines
+        self._last_id = 0
+
+    @classmethod
+    def connect(cls, path: str, *, client: str = "cli", timeout: float = 5.0) -> Client:
+        """Open a connection and exchange the preamble.
+
+        Raises ``DicodeError(UNREACHABLE)`` when no server answers within ``timeout`` seconds.
+        """
+        try:
+            connection = dial(path, timeout)
+        except OSError as error:
+            raise _translate(error, path) from None
+        lines = connection.makefile("rb")
+        try:
+            with suppress(BrokenPipeError):  # a refusal may have come before the preamble went
+                connection.sendall(preamble(client))
+            return cls(connection, read_hello(lines.readline()), lines)
+        except BaseException as error:
+            lines.close()
+            connection.close()
+            if isinstance(error, OSError):
+                raise _translate(error, path) from None
+            raise
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what was started through it goes on."""
+        self._lines.close()
+        self._connection.close()
+
+    def call(
+        self, tool: str, arguments: dict[str, Any] | None = None, *, waits: float = 0.0
+    ) -> dict[str, Any]:
+        """Call a tool and give its structured result.
+
+        ``waits`` is how many seconds the call itself may rightly take. Raises ``ToolFailed``
+        for an answer with ``isError`` and ``DicodeError`` when the server goes away.
+        """
+        params = {"name": tool, "arguments": arguments or {}}
+        return _structured(self._request("tools/call", params, waits))
+
+    def read(self, uri: str) -> dict[str, Any]:
+        """Read a JSON resource whole; raises like ``call``."""
+        result = self._request("resources/read", {"uri": uri}, 0.0)
+        try:
+            document: Any = json.loads(result["contents"][0]["text"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            document = None
+        return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+
+    def _request(self, method: str, params: dict[str, Any], waits: float) -> Any:
+        self._last_id += 1
+        request = {
+            "jsonrpc": "2.0",
+            "id": self._last_id,
+            "method": method,
+            "params": {**params, "_meta": _META},
+        }
+        answer = self._exchange(request, ANSWER_SECONDS + waits)
+        if "error" in answer:
+            raise _protocol_error(answer["error"])
+        return answer.get("result")
+
+    def _exchange(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        self._connection.settimeout(timeout)
+        try:
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+            while line := self._lines.readline():
+                message: Any = json.loads(line)
+                if isinstance(message, dict) and message.get("id") == request["id"]:  # pyright: ignore[reportUnknownMemberType]
+                    return cast("dict[str, Any]", message)
+        except TimeoutError:
+            raise unreachable(
+                f"the server did not answer within {timeout:g} s", "run `dicode doctor`"
+            ) from None
+        except OSError:
+            pass
+        except ValueError:
+            raise unreachable(
+                "the server sent a line that is not JSON", "run `dicode restart`"
+            ) from None
+        raise unreachable(
+            "the server went away before it answered",
+            "run `dicode status`; a run that was started goes on or is marked lost",
+        )
+
+
+def _protocol_error(error: Any) -> ToolFailed:
+    details = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
+    message = str(details.get("message", "the server refused the request"))
+    return ToolFailed(
+        {
+            "error": {
+                "code": "protocol_error",
+                "message": message,
+                "hint": "the server may be of another version: see `dicode status`",
+            }
+        }
+    )
+
+
+def _structured(result: Any) -> dict[str, Any]:
+    answer = cast("dict[str, Any]", result) if isinstance(result, dict) else {}
+    content: Any = answer.get("structuredContent")
+    structured = cast("dict[str, Any]", content) if isinstance(content, dict) else None
+    if answer.get("isError"):
+        raise ToolFailed(structured or _error_of_text(answer))
+    return structured if structured is not None else {}
+
+
+def _error_of_text(answer: dict[str, Any]) -> dict[str, Any]:
+    blocks: list[dict[str, Any]] = answer.get("content") or []
+    text = "\n".join(str(block.get("text", "")) for block in blocks).strip()
+    return {"error": {"code": Code.INTERNAL.value, "message": text or "the call failed"}}
+
+
+def _translate(error: OSError, path: str) -> DicodeError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return DicodeError(
+            Code.FORBIDDEN,
+            f"no permission to use the socket {path}",
+            hint="run as the user who started the server, or use your own --data-dir",
+        )
+    if isinstance(error, TimeoutError):
+        return unreachable(
+            f"the server at {path} is there but does not answer", "run `dicode doctor`"
+        )
+    return not_running(os.path.dirname(path))

@@ -1,0 +1,62 @@
+"""Commands on sources: ``source list`` and ``source sync``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, cast
+
+from dicode_mcp.cli import failures
+from dicode_mcp.cli.commands.tasks import problem_lines, troubles
+from dicode_mcp.cli.render import Terminal, table
+from dicode_mcp.cli.session import Session
+
+
+def list_sources(session: Session, args: argparse.Namespace) -> int:
+    """Show the sources as a table, what is wrong with them below it."""
+    result = session.call("list_sources")
+    if session.as_json:
+        session.terminal.show_json(result)
+        return failures.OK
+    sources = cast("list[dict[str, Any]]", result.get("sources", []))
+    if not sources:
+        session.terminal.note("no sources; name a folder with `dicode serve --source PATH`")
+        return failures.OK
+    _show(session.terminal, sources)
+    return failures.OK
+
+
+def sync(session: Session, args: argparse.Namespace) -> int:
+    """Read a source again; exit code 1 when what it holds cannot all be put in force."""
+    source = session.call("sync_source", source=args.name)
+    if session.as_json:
+        session.terminal.show_json(source)
+    else:
+        _show(session.terminal, [source])
+    return failures.OK if _state(source) == "ok" else failures.FAILED
+
+
+def _show(terminal: Terminal, sources: list[dict[str, Any]]) -> None:
+    headers = ["SOURCE", "TYPE", "STATE", "TASKS", "REVISION", "WHERE"]
+    for line in table(headers, [_row(source) for source in sources], terminal.width):
+        terminal.say(line)
+    for source in sources:
+        for line in [*troubles(source, terminal), *problem_lines(source)]:
+            terminal.say(f"{source['name']}: {line}")
+
+
+def _row(source: dict[str, Any]) -> list[str]:
+    dev = " (dev)" if source.get("dev_mode") else ""
+    return [
+        str(source["name"]),
+        str(source.get("type", "")) + dev,
+        _state(source),
+        str(source.get("tasks", "-")),
+        str(source.get("revision", "-"))[:10],
+        str(source.get("path") or source.get("url") or ""),
+    ]
+
+
+def _state(source: dict[str, Any]) -> str:
+    conditions = cast("list[dict[str, Any]]", source.get("conditions", []))
+    bad = [f"not {c['type']}" for c in conditions if str(c.get("status")) == "False"]
+    return ", ".join(bad) or "ok"

@@ -1,0 +1,230 @@
+"""The grammar of the command line: every command with its arguments and its help.
+
+Each command names its handler as ``module:function`` in ``commands/``; it is imported when called.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dicode_mcp import __version__
+
+RUN_STATUSES = "queued running waiting success failure timeout cancelled skipped lost".split()
+LEVELS = ["debug", "info", "warn", "error", "security"]
+
+_EPILOG = """\
+exit codes: 0 ok · 1 failed run or refused call · 2 wrong usage or config · 3 server not reachable
+start here: dicode serve --detach && dicode list"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of ``dicode``."""
+    common = _common()
+    parser = _Parser(
+        prog="dicode",
+        description="Drive the dicode automation server. Every command calls one of its MCP tools.",
+        epilog=_EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dicode {__version__}")
+    commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND"), common)
+    _server(commands)
+    _tasks(commands)
+    _runs(commands)
+    _sources(commands)
+    _setup(commands)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our two-line form of a usage error."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"dicode: {message}\n  see `{self.prog} --help`\n")
+
+
+def _common() -> argparse.ArgumentParser:
+    # SUPPRESS, so that an option before the command is not reset by the command's own parser.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = common.add_argument_group("everywhere")
+    group.add_argument("--data-dir", metavar="DIR", help="the server's data dir (~/.dicode)")
+    group.add_argument("--config", metavar="FILE", help="the config file (./dicode.yaml, …)")
+    group.add_argument("--json", action="store_true", help="print the server's result untouched")
+    return common
+
+
+class Commands:
+    """Adds commands with the options that all of them take."""
+
+    def __init__(self, group: Any, common: argparse.ArgumentParser) -> None:
+        self._group = group
+        self._common = common
+
+    def add(
+        self,
+        name: str,
+        handler: str | None,
+        help: str,
+        *,
+        aliases: tuple[str, ...] = (),
+        description: str | None = None,
+        add_help: bool = True,
+    ) -> argparse.ArgumentParser:
+        """Add a command; without a ``handler`` it only groups others."""
+        parser: argparse.ArgumentParser = self._group.add_parser(
+            name,
+            help=help,
+            aliases=list(aliases),
+            description=description or help,
+            parents=[self._common],
+            add_help=add_help,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(parser=parser, **({"handler": handler} if handler else {}))
+        return parser
+
+    def under(self, parser: argparse.ArgumentParser) -> Commands:
+        """Give the commands of a group."""
+        return Commands(parser.add_subparsers(title="commands", metavar="COMMAND"), self._common)
+
+
+def _server(commands: Commands) -> None:
+    serve = commands.add(
+        "serve", "server:serve", "run the server in this terminal", aliases=("daemon",)
+    )
+    serve.add_argument(
+        "-d", "--detach", action="store_true", help="run it in the background, return when ready"
+    )
+    _serve_options(serve)
+    stop = commands.add("stop", "server:stop", "end the server and wait until it is gone")
+    _stop_options(stop)
+    restart = commands.add(
+        "restart",
+        "server:restart",
+        "end the server and start it again in the background",
+        description="End the server and start it in the background, as it was started last unless"
+        " options are given.",
+    )
+    _stop_options(restart)
+    _serve_options(restart)
+    commands.add("status", "server:status", "show what the server is doing")
+    mcp = commands.add(
+        "mcp",
+        "mcp:mcp",
+        "speak MCP on standard input and output; starts the server when none runs",
+    )
+    mcp.add_argument("--read-only", action="store_true", help="only tools that change nothing")
+    mcp.add_argument("--toolsets", metavar="A,B", help="only these toolsets")
+    mcp.add_argument("--tasks", metavar="GLOB", help="only tasks whose id matches (A,B for more)")
+
+
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    group.add_argument("--port", type=int, metavar="N", help="the HTTP port (8080)")
+    group.add_argument("--host", metavar="ADDR", help="the HTTP address (127.0.0.1)")
+    group.add_argument("--no-http", action="store_true", help="serve only the local socket")
+    group.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], help="how much the log says"
+    )
+    group.add_argument(
+        "--source",
+        action="append",
+        metavar="PATH",
+        help="a folder of tasks, beside those of the config; may be repeated",
+    )
+
+
+def _stop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout", type=float, default=40.0, metavar="S", help="how long to wait for it to end"
+    )
+
+
+def _tasks(commands: Commands) -> None:
+    listing = commands.add("list", "tasks:list_tasks", "list the tasks", aliases=("ls",))
+    listing.add_argument("query", nargs="?", help="words to look for in id, name, description")
+    listing.add_argument("--tag", help="only tasks with this tag")
+    listing.add_argument("--source", metavar="NAME", help="only tasks of this source")
+    listing.add_argument(
+        "--status", choices=["ready", "broken", "paused"], help="only in this state"
+    )
+    _page_options(listing)
+    get = commands.add("get", "tasks:get_task", "show one task: what it is, needs and last did")
+    get.add_argument("id", help="the task's id")
+    get.add_argument("--explain", action="store_true", help="say where each value comes from")
+    for name, text in (("enable", "let a paused task run again"), ("disable", "pause a task")):
+        command = commands.add(name, f"tasks:{name}", text)
+        command.add_argument("id", help="the task's id")
+    task = commands.add("task", None, "work on task folders")
+    validate = commands.under(task).add(
+        "validate", "tasks:validate", "check a task folder, a task.yaml or a loaded task"
+    )
+    validate.add_argument("target", metavar="PATH|ID", help="a folder, a task.yaml, or a task id")
+
+
+def _page_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="at most this many")
+    parser.add_argument("--cursor", help="go on where `next_cursor` of the last page says")
+
+
+def _runs(commands: Commands) -> None:
+    run = commands.add(
+        "run",
+        "run:run",
+        "run a task and wait for its end",
+        description="Run a task. Its return value goes to standard output, the rest to standard"
+        " error.\nCtrl-C leaves the run alive and says its id."
+        " `dicode run ID --help` shows the task's params.",
+        add_help=False,
+    )
+    run.add_argument("-h", "--help", action="store_true", help="show this, or the task's params")
+    run.add_argument("id", nargs="?", help="the task's id")
+    run.add_argument("params", nargs="*", metavar="k=v", help="a param; its type is the task's")
+    run.add_argument(
+        "--param-json",
+        action="append",
+        default=[],
+        metavar="k=JSON",
+        help="a param written as JSON; may be repeated",
+    )
+    run.add_argument(
+        "--input", metavar="FILE", help="the input: a file, or - for standard input (JSON or text)"
+    )
+    run.add_argument("--wait", type=float, metavar="S", help="wait at most S seconds (then exit 1)")
+    run.add_argument("--no-wait", action="store_true", help="print the run id and return")
+    run.add_argument("-f", "--follow", action="store_true", help="show log lines as they come")
+    run.add_argument("--idempotency-key", metavar="KEY", help="same key, same run, for 24 h")
+    runs = commands.add("runs", "runs:list_runs", "list runs, newest first")
+    runs.add_argument("task", nargs="?", help="only runs of this task")
+    runs.add_argument("--status", choices=RUN_STATUSES, metavar="STATUS", help="e.g. failure")
+    runs.add_argument("--since", metavar="WHEN", help="an ISO 8601 time, or a span such as 2h")
+    _page_options(runs)
+    logs = commands.add("logs", "logs:logs", "show the log of a run")
+    logs.add_argument("run", help="the run's id")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
+    logs.add_argument("--level", choices=LEVELS, help="only this level and above")
+    cancel = commands.add("cancel", "runs:cancel", "end a run and its processes")
+    cancel.add_argument("run", help="the run's id")
+
+
+def _sources(commands: Commands) -> None:
+    source = commands.under(commands.add("source", None, "work with the sources of tasks"))
+    source.add("list", "sources:list_sources", "list the sources and their state")
+    sync = source.add("sync", "sources:sync", "read a source again now")
+    sync.add_argument("name", help="the source's name")
+
+
+def _setup(commands: Commands) -> None:
+    commands.add("doctor", "doctor:doctor", "check this machine and say what to mend")
+    schema = commands.add("schema", "setup:schema", "print the JSON Schema of a file, for editors")
+    schema.add_argument("of", nargs="?", choices=["task", "config"], default="task")
+    config = commands.add(
+        "mcp-config", "setup:mcp_config", "print what connects an MCP client to this server"
+    )
+    config.add_argument("client", nargs="?", choices=["claude", "cursor", "vscode"])
+    commands.add("demo", "setup:demo", "show the whole thing on a temporary data dir")

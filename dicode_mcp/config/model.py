@@ -1,0 +1,325 @@
+"""The values of ``dicode.yaml``: every key, its type, its default and its own rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
+
+from dicode_mcp.config.support import sentences
+from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
+from dicode_mcp.spec.fields import (
+    Duration,
+    Flag,
+    Line,
+    Positive,
+    PositiveDuration,
+    PositiveSize,
+    Segment,
+    TaskRef,
+    Timezone,
+)
+from dicode_mcp.spec.ids import check_variable
+from dicode_mcp.spec.model import FailureChain, NotifySpec, RunInputsSpec
+
+VariableName = Annotated[str, AfterValidator(checked(check_variable))]
+
+
+def _url(text: str) -> str:
+    scheme, sign, rest = text.partition("://")
+    if sign:
+        authority = rest.partition("/")[0]
+        if scheme not in ("https", "http", "ssh", "git", "file"):
+            fail("is not a git URL", "use https://, ssh:// or git@host:path")
+        if ":" in authority.rpartition("@")[0]:
+            fail("holds a password", "use auth.token_env, which names a variable with the token")
+    elif ":" not in text:
+        fail("is not a git URL", "use https://, ssh:// or git@host:path; a folder is type: local")
+    return text
+
+
+class SourceAuth(Model):
+    """How a git source proves who it is; the variables and files are read when it fetches."""
+
+    token_env: VariableName | None = None
+    ssh_key: Line | None = None
+    username: Line | None = None
+
+
+class SourceConfig(Model):
+    """Where tasks come from. ``path`` is absolute for ``local``, inside the repository for git."""
+
+    name: Segment | None = None
+    type: Literal["local", "git"]
+    path: Line | None = None
+    url: Annotated[Line, AfterValidator(_url)] | None = None
+    branch: Line | None = None
+    tag: Line | None = None
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
+    poll_interval: PositiveDuration = 30.0
+    auth: SourceAuth | None = None
+    push_secret_env: VariableName | None = None
+    depth: Positive | None = None
+    trust: Literal["auto", "review"] = "auto"
+    tags: tuple[Line, ...] = ()
+    max_files: Positive = 100_000
+    max_file_size: PositiveSize = 64 * 2**20
+    max_total_size: PositiveSize = 4 * 2**30
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want the keys of the source's type and no other's."""
+        kind = raw.get("type")
+        if kind == "local":
+            if not raw.get("path"):
+                findings.add(("path",), "is required for a local source", "add 'path: FOLDER'")
+            for key in _GIT_ONLY:
+                if raw.get(key) is not None:
+                    findings.add((key,), "belongs to a git source", "remove it or use type: git")
+        if kind == "git":
+            if not raw.get("url"):
+                findings.add(("url",), "is required for a git source", "add 'url: …'")
+            chosen = [key for key in ("branch", "tag", "commit") if raw.get(key) is not None]
+            if len(chosen) > 1:
+                findings.add((chosen[1],), f"stands beside {chosen[0]}", "keep one of the two")
+
+    @property
+    def label(self) -> str:
+        """The source's name: as given, else the last part of its path or URL."""
+        if self.name:
+            return self.name
+        location = (self.url if self.type == "git" else self.path) or ""
+        return location.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
+
+
+_GIT_ONLY = (
+    "url",
+    "branch",
+    "tag",
+    "commit",
+    "poll_interval",
+    "auth",
+    "push_secret_env",
+    "depth",
+)
+
+
+class DatabaseConfig(Model):
+    """Where state is kept. ``url_env`` names the variable with a PostgreSQL URL."""
+
+    type: Literal["sqlite", "postgres"] = "sqlite"
+    url_env: VariableName | None = None
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want an address for PostgreSQL, and none for SQLite."""
+        if raw.get("type") == "postgres" and raw.get("url_env") is None:
+            findings.add(
+                ("url_env",), "is required for postgres", "name the variable that holds the URL"
+            )
+        if raw.get("type", "sqlite") == "sqlite" and raw.get("url_env") is not None:
+            findings.add(("url_env",), "belongs to type: postgres", "remove it")
+
+
+def _provider(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class SecretProvider(Model):
+    """One link of the secrets chain: ``local``, ``env`` or a provider task."""
+
+    type: Literal["local", "env", "task"]
+    task: TaskRef | None = None
+    prefix: str = ""
+    """For ``env``: put before the key to make the variable's name."""
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want a task for type task alone."""
+        if raw.get("type") == "task" and not raw.get("task"):
+            findings.add(("task",), "is required for type task", "add 'task: ID'")
+        if raw.get("type") in ("local", "env") and raw.get("task"):
+            findings.add(("task",), "belongs to type: task", "remove it")
+
+
+class SecretsConfig(Model):
+    """The secrets chain, asked in order."""
+
+    providers: tuple[Annotated[SecretProvider, BeforeValidator(_provider)], ...] = (
+        SecretProvider(type="local"),
+    )
+
+
+class ServerConfig(Model):
+    """The HTTP side. ``auth`` wants keys of everyone, the owner's own processes too."""
+
+    port: Annotated[int, Field(ge=0, le=65535, strict=True)] = 8080
+    """0 picks a free one."""
+    host: Line = "127.0.0.1"
+    name: Segment | None = None
+    labels: tuple[Segment, ...] = ()
+    auth: Flag = False
+    public_url: Annotated[Line, Field(pattern="^https?://")] | None = None
+    allowed_hosts: tuple[Line, ...] = ()
+    allowed_origins: tuple[Line, ...] = ()
+    trusted_proxies: tuple[Line, ...] = ()
+    max_body: PositiveSize = 5 * 2**20
+    allow_local_git: Flag = False
+
+
+class RetentionConfig(Model):
+    """How long runs are kept: by age in seconds and by number per task."""
+
+    age: PositiveDuration = 30 * 86400.0
+    runs: Positive = 1000
+
+
+def _chain(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+class DefaultsConfig(Model):
+    """What tasks get that do not say otherwise."""
+
+    timeout: PositiveDuration | None = None
+    timezone: Timezone | None = None
+    on_failure_chain: Annotated[FailureChain | None, BeforeValidator(_chain)] = None
+    notify: NotifySpec | None = None
+    run_inputs: RunInputsSpec | None = None
+    retention: RetentionConfig = RetentionConfig()
+
+
+class RuntimeConfig(Model):
+    """One runtime: whether it is offered and the program it uses."""
+
+    enabled: Flag = True
+    path: Line | None = None
+
+
+class ExecutionConfig(Model):
+    """How runs are carried out. ``drain`` is how long a stop waits for them, in seconds."""
+
+    max_concurrent_runs: Positive = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
+    sandbox: Literal["strict", "best_effort", "off"] = "strict"
+    drain: Duration = 20.0
+    max_log_bytes: PositiveSize = 10 * 2**20
+    max_log_lines: Positive = 100_000
+
+
+class NotificationsConfig(Model):
+    """Who is told of what, unless a task says otherwise."""
+
+    on_success: Flag = False
+    on_failure: Flag = True
+    task: TaskRef | None = None
+
+
+class AiConfig(Model):
+    """The model for bundled tasks: any OpenAI-compatible endpoint."""
+
+    base_url: Annotated[Line, Field(pattern="^https?://")] | None = None
+    model: Line | None = None
+    api_key_env: VariableName | None = None
+
+
+def _registry(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class RegistryConfig(Model):
+    """A TaskSet that is searched for tasks to install."""
+
+    url: Line
+    name: Segment | None = None
+    branch: Line | None = None
+    path: Line | None = None
+
+
+class WorkersConfig(Model):
+    """Work on many machines. ``lease`` is seconds without a heartbeat until take-over."""
+
+    dispatcher: Literal["local", "cluster"] = "local"
+    lease: PositiveDuration = 30.0
+
+
+class InlineSet(Model):
+    """``spec`` of a TaskSet written in the configuration itself; read by what reads TaskSets."""
+
+    defaults: Mapping[str, Any] = Field(default_factory=dict)
+    entries: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Config(Model):
+    """A whole configuration, every path absolute."""
+
+    data_dir: Path
+    sources: tuple[SourceConfig, ...] = ()
+    database: DatabaseConfig = DatabaseConfig()
+    secrets: SecretsConfig = SecretsConfig()
+    server: ServerConfig = ServerConfig()
+    defaults: DefaultsConfig = DefaultsConfig()
+    runtimes: Mapping[str, RuntimeConfig] = Field(default_factory=dict)
+    execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    notifications: NotificationsConfig = NotificationsConfig()
+    ai: AiConfig = AiConfig()
+    registries: tuple[Annotated[RegistryConfig, BeforeValidator(_registry)], ...] = ()
+    workers: WorkersConfig = WorkersConfig()
+    log_level: Literal["debug", "info", "warn", "error"] = "info"
+    spec: InlineSet | None = None
+
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was read; None when there is none."""
+        return self._file
+
+    def read_from(self, file: Path) -> Config:
+        """Give the same configuration, knowing its file."""
+        out = self.model_copy()
+        out._file = file
+        return out
+
+    @classmethod
+    def prepare(cls, raw: Raw) -> Raw:
+        """Read a null key as absent."""
+        return {key: value for key, value in raw.items() if value is not None}
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want each source's name once."""
+        sources = raw.get("sources")
+        seen: set[str] = set()
+        for index, source in enumerate(
+            cast("list[Any]", sources) if isinstance(sources, (list, tuple)) else []
+        ):
+            name = _label(source)
+            if name in seen:
+                findings.add(
+                    ("sources", index), f"is the second source named '{name}'", "give it a 'name:'"
+                )
+            seen.update((name,) if name else ())
+
+    @property
+    def withheld_variables(self) -> frozenset[str]:
+        """The variables that hold the server's own credentials; no task ever gets them."""
+        named: list[str | None] = [self.database.url_env]
+        for source in self.sources:
+            named += [source.push_secret_env, source.auth.token_env if source.auth else None]
+        return frozenset(name for name in named if name)
+
+    def not_in_force(self) -> list[str]:
+        """Tell, in sentences, what is accepted here and has no effect on this build."""
+        return sentences(self)
+
+
+def _label(source: Any) -> str | None:
+    if isinstance(source, SourceConfig):
+        return source.label
+    try:
+        return SourceConfig.model_validate(source).label
+    except ValidationError:
+        return None

@@ -1,0 +1,59 @@
+"""What a configuration may say and this build does not act on yet; one row per key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dicode_mcp.config.model import Config
+
+TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
+    (
+        "sources: git sources are not fetched by this build; use type: local",
+        lambda c: any(s.type == "git" for s in c.sources),
+    ),
+    (
+        "sources[].trust: changes are not held for review by this build",
+        lambda c: any(s.trust == "review" for s in c.sources),
+    ),
+    (
+        "sources[].tags and limits: not acted on by this build",
+        lambda c: any(
+            s.tags or s.model_fields_set & {"max_files", "max_file_size", "max_total_size"}
+            for s in c.sources
+        ),
+    ),
+    ("spec.entries: inline TaskSets are not read by this build", lambda c: c.spec),
+    ("database: this build keeps its state in SQLite only", lambda c: c.database.type != "sqlite"),
+    (
+        "secrets.providers: this build has no secrets store",
+        lambda c: "secrets" in c.model_fields_set,
+    ),
+    (
+        "server.auth: this build knows no keys and serves its own user only",
+        lambda c: c.server.auth,
+    ),
+    ("server.public_url: not used by this build", lambda c: c.server.public_url),
+    ("server.trusted_proxies: not used by this build", lambda c: c.server.trusted_proxies),
+    ("server.labels: not used by this build", lambda c: c.server.labels),
+    ("server.allow_local_git: not used by this build", lambda c: c.server.allow_local_git),
+    ("defaults: not applied by this build", lambda c: "defaults" in c.model_fields_set),
+    ("runtimes: not applied by this build", lambda c: c.runtimes),
+    (
+        "execution.sandbox: this build has no sandbox; declared permissions are not enforced",
+        lambda c: "sandbox" in c.execution.model_fields_set and c.execution.sandbox != "off",
+    ),
+    (
+        "notifications: this build sends none",
+        lambda c: "notifications" in c.model_fields_set,
+    ),
+    ("ai: not used by this build", lambda c: "ai" in c.model_fields_set),
+    ("registries: not searched by this build", lambda c: c.registries),
+    ("workers: every run is on this machine", lambda c: "workers" in c.model_fields_set),
+)
+
+
+def sentences(config: Config) -> list[str]:
+    """Give a sentence for each key that is set and has no effect."""
+    return [sentence for sentence, declared in TABLE if declared(config)]

@@ -1,0 +1,471 @@
+"""The server as one process: the only module that names concrete adapters.
+
+It decides the order of start and stop, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from dicode_mcp import __version__
+from dicode_mcp.chains import Chains
+from dicode_mcp.clock import Clock, SystemClock
+from dicode_mcp.conditions import Condition
+from dicode_mcp.config import Config, SourceConfig, load_config
+from dicode_mcp.dispatch import LocalDispatcher
+from dicode_mcp.environment import Environment
+from dicode_mcp.errors import Code, DicodeError, Retry
+from dicode_mcp.events import EventBus
+from dicode_mcp.executor.linux import become_subreaper
+from dicode_mcp.executor.pump import OutputLimits
+from dicode_mcp.executor.spawn import SpawnExecutor
+from dicode_mcp.ipc.server import SessionServer
+from dicode_mcp.protocols import Runtime, Source, Store
+from dicode_mcp.queue import Queue, QueueDefaults
+from dicode_mcp.reconciler import Reconciler
+from dicode_mcp.registry import Registry
+from dicode_mcp.runner import Runner
+from dicode_mcp.runs.model import Reason
+from dicode_mcp.service import Services
+from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.sources import SourcesService
+from dicode_mcp.service.status import ServerFacts, StatusService
+from dicode_mcp.service.tasks import TasksService
+from dicode_mcp.sources.local import LocalSource
+from dicode_mcp.spec.digest import DigestCache
+from dicode_mcp.spec.loader import TaskLoader
+from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.support import not_in_force
+from dicode_mcp.store.lock import DataDirLock
+from dicode_mcp.store.sqlite import SqliteStore
+from dicode_mcp.tools.hub import Hub
+from dicode_mcp.tools.server import McpServer, create_mcp_server
+from dicode_mcp.tools.socket import McpSocket
+from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.server import HttpServer, require_loopback
+
+log = logging.getLogger("dicode.daemon")
+
+SOCKET_NAME = "dicode.sock"
+STOP_WAIT_S = 10.0
+"""How long runs get to end once the drain is over and they were told to stop."""
+FIRST_PASS_WAIT_S = 20.0
+"""How long the start waits for slow sources before clients are answered."""
+
+
+class Server:
+    """One server. ``serve`` runs it until ``stop`` is asked for."""
+
+    def __init__(
+        self, config: Config, *, environ: Mapping[str, str], clock: Clock, http: bool = True
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._clock = clock
+        self._http = http
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._state = Readiness.STARTING
+        self._url: str | None = None
+        self.ready = asyncio.Event()
+        """Set once clients are answered, with every source looked at."""
+
+    @property
+    def url(self) -> str | None:
+        """Where HTTP is served, once it is."""
+        return self._url
+
+    def stop(self) -> None:
+        """Ask for the end; a second time: end the runs that are on, do not wait for them."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Run until stopped. Raises ``DicodeError`` when the server cannot start."""
+        async with AsyncExitStack() as stack:
+            lock = stack.enter_context(DataDirLock(self._config.data_dir))
+            lock.write(self._lock_info())
+            store = await stack.enter_async_context(
+                SqliteStore.open(self._config.data_dir, self._clock)
+            )
+            execution = self._config.execution
+            limits = OutputLimits(execution.max_log_bytes, execution.max_log_lines)
+            executor = await stack.enter_async_context(SpawnExecutor(self._clock, limits))
+            become_subreaper()
+            house = House(
+                self._config,
+                store=store,
+                executor=executor,
+                instance_id=await store.instance_id(),
+                environ=self._environ,
+                clock=self._clock,
+                url=lambda: self._url,
+            )
+            await house.clean()
+            async with asyncio.TaskGroup() as group:
+                audit = group.create_task(house.audit.run(), name="audit")
+                loops = [group.create_task(loop, name=name) for name, loop in house.loops()]
+                async with AsyncExitStack() as surfaces:
+                    await self._open(surfaces, house, lock)
+                    await self._stopping.wait()
+                    await self._drain(house)
+                for loop in loops:
+                    loop.cancel()
+                house.audit.close()
+                await audit
+
+    async def _open(self, surfaces: AsyncExitStack, house: House, lock: DataDirLock) -> None:
+        """Open for clients: the port first, so that a taken one is told at once."""
+        mcp = create_mcp_server(house.services, house.hub, version=__version__)
+        if self._http:
+            await self._serve_http(surfaces, house, mcp, lock)
+        await self._look_once(house)
+        await house.recover()
+        path = self._config.data_dir / SOCKET_NAME
+        await surfaces.enter_async_context(McpSocket(mcp, version=__version__).listening(path))
+        self._begin(house)
+
+    async def _serve_http(
+        self, surfaces: AsyncExitStack, house: House, mcp: McpServer, lock: DataDirLock
+    ) -> None:
+        server = self._config.server
+        require_loopback(server.host)
+        app = create_app(
+            mcp,
+            WebSettings(
+                own_uid=os.geteuid(),
+                allowed_hosts=server.allowed_hosts,
+                allowed_origins=server.allowed_origins,
+                max_body=server.max_body,
+            ),
+            readiness=lambda: self._state,
+        )
+        http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
+        listening = await surfaces.enter_async_context(http.listening())
+        self._url = listening.url
+        lock.write(self._lock_info(listening.host, listening.port))
+
+    async def _look_once(self, house: House) -> None:
+        """Wait for the first look at every source, but not for ever for a slow one."""
+        try:
+            async with asyncio.timeout(FIRST_PASS_WAIT_S):
+                await house.reconciler.first_pass()
+        except TimeoutError:
+            log.warning("a source is slow; clients are answered without it for now")
+
+    def _begin(self, house: House) -> None:
+        house.dispatcher.open()
+        self._state = Readiness.READY
+        self.ready.set()
+        where = f" at {self._url}" if self._url else ""
+        log.info(
+            "dicode %s serves %d tasks%s (pid %d, data dir %s)",
+            __version__,
+            len(house.registry.entries()),
+            where,
+            os.getpid(),
+            self._config.data_dir,
+        )
+
+    async def _drain(self, house: House) -> None:
+        """Take no more work, let runs end, then end them."""
+        self._state = Readiness.DRAINING
+        house.dispatcher.close()
+        house.queue.refuse(
+            DicodeError(
+                Code.SHUTTING_DOWN,
+                "the server is stopping and takes no more runs",
+                hint="call again once it is back",
+                retry=Retry.BACKOFF,
+            )
+        )
+        drain = self._config.execution.drain
+        log.info("stopping: %d runs are on, waiting up to %gs", house.runner.active, drain)
+        if not await self._quiet(house, drain):
+            house.queue.stop_all(Reason.SHUTDOWN)
+            self._hurry.clear()
+            if not await self._quiet(house, STOP_WAIT_S):
+                log.error("%d runs did not end in time", house.runner.active)
+
+    async def _quiet(self, house: House, seconds: float) -> bool:
+        """Wait until no run is on, at most ``seconds`` or until told to hurry."""
+        drained = asyncio.ensure_future(house.runner.drained())
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait(
+                {drained, hurried}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            return drained.done()
+        finally:
+            drained.cancel()
+            hurried.cancel()
+
+    def _lock_info(self, host: str | None = None, port: int | None = None) -> dict[str, object]:
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "host": host,
+            "port": port,
+            "started_at_ms": self._clock.now_ms(),
+        }
+
+
+class House:
+    """The rooms of one server, wired and not yet running."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: Store,
+        executor: SpawnExecutor,
+        instance_id: str,
+        environ: Mapping[str, str],
+        clock: Clock,
+        url: Callable[[], str | None],
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._instance_id = instance_id
+        self._scratch = config.data_dir / "runs"
+        bus = EventBus()
+        self._runtimes = load_runtimes(config)
+        loader = _task_loader(config, self._runtimes, environ, clock)
+        self.registry = Registry(bus, clock, [source.label for source in config.sources])
+        self.dispatcher = LocalDispatcher(config.execution.max_concurrent_runs, clock)
+        self.queue = Queue(
+            store,
+            self.registry,
+            Chains(self.registry),
+            self.dispatcher,
+            bus,
+            clock,
+            QueueDefaults(on_failure_chain=config.defaults.on_failure_chain),
+        )
+        self.reconciler = Reconciler(
+            _sources(config),
+            loader,
+            self.registry,
+            self._runtimes,
+            clock,
+            not_in_force=not_in_force,
+        )
+        self.audit = Audit(store, clock)
+        inside = Inside(queue=self.queue, registry=self.registry, store=store, bus=bus, clock=clock)
+        self.runner = Runner(
+            queue=self.queue,
+            dispatcher=self.dispatcher,
+            store=store,
+            runtimes=self._runtimes,
+            executor=executor,
+            sessions=SessionServer(inside),
+            environment=Environment(environ, config.withheld_variables),
+            bus=bus,
+            clock=clock,
+            scratch=self._scratch,
+            instance_id=instance_id,
+        )
+        self.hub = Hub(bus)
+        self.services = Services(
+            tasks=TasksService(
+                registry=self.registry,
+                queue=self.queue,
+                store=store,
+                loader=loader,
+                check=self._check,
+                audit=self.audit,
+                clock=clock,
+                next_run=lambda task_id: None,
+            ),
+            runs=RunsService(
+                queue=self.queue,
+                registry=self.registry,
+                store=store,
+                bus=bus,
+                audit=self.audit,
+            ),
+            sources=SourcesService(
+                registry=self.registry, syncer=self.reconciler, audit=self.audit
+            ),
+            status=StatusService(
+                facts=ServerFacts(
+                    version=__version__,
+                    pid=os.getpid(),
+                    started_at_ms=clock.now_ms(),
+                    data_dir=str(config.data_dir),
+                    config_file=str(config.file) if config.file else None,
+                    url=url,
+                    sandbox=executor.enforcement(),
+                    notes=tuple(config.not_in_force()),
+                ),
+                registry=self.registry,
+                store=store,
+                slots=self.dispatcher,
+                runtimes=lambda: {n: r.health() for n, r in self._runtimes.items()},
+                clock=clock,
+            ),
+            inside=inside,
+        )
+
+    def loops(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """Give what runs while the server does."""
+        return [
+            ("hub", self.hub.run()),
+            ("reconciler", self.reconciler.run()),
+            ("runner", self.runner.run()),
+        ]
+
+    async def clean(self) -> None:
+        """Remove what a crashed server left: processes of its tasks, folders of their runs."""
+        ended = await self._executor.sweep(self._instance_id)
+        if ended:
+            log.warning("ended %d processes that a crashed server left", ended)
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        self._scratch.mkdir(mode=0o700, exist_ok=True)
+
+    async def recover(self) -> None:
+        """Show stored pauses, and deal with the runs a crashed server left."""
+        for pause in (await self._store.pauses()).values():
+            self.services.tasks.show_pause(pause)
+        requeued, lost = await self.queue.recover()
+        if requeued or lost:
+            log.warning("after a crash: %d runs go on, %d are lost", requeued, lost)
+
+    def _check(self, task: Task) -> list[Condition]:
+        runtime = self._runtimes.get(task.spec.runtime)
+        found = list(runtime.check(task)) if runtime else []
+        return [*found, *not_in_force(task)]
+
+
+def load_runtimes(config: Config) -> dict[str, Runtime]:
+    """Make the runtimes that are installed (entry points ``dicode_mcp.runtimes``) and enabled."""
+    found: dict[str, Runtime] = {}
+    for point in entry_points(group="dicode_mcp.runtimes"):
+        chosen = config.runtimes.get(point.name)
+        if chosen is None or chosen.enabled:
+            found[point.name] = point.load()()
+    return found
+
+
+def _task_loader(
+    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str], clock: Clock
+) -> TaskLoader:
+    return TaskLoader(
+        runtimes={name: runtime.scripts for name, runtime in runtimes.items()},
+        environ=environ,
+        home=Path(environ.get("HOME") or "/"),
+        data_dir=config.data_dir,
+        config_dir=config.file.parent if config.file else Path.cwd(),
+        withheld=config.withheld_variables,
+        cache=DigestCache(clock),
+    )
+
+
+def _sources(config: Config) -> list[Source]:
+    """Make the sources; ids begin with a source's name only when the user gave it one."""
+    return [
+        LocalSource(source.label, Path(source.path or ""), namespace=source.name or "")
+        for source in config.sources
+        if source.type == "local"
+    ]
+
+
+# ── The process ──────────────────────────────────────────────────────────────────────────────
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a server in the foreground. Exit codes: 0 stopped in order, 2 it could not start."""
+    options = _parser().parse_args(argv)
+    environ = dict(os.environ)
+    try:
+        config = _configured(options, environ)
+    except DicodeError as error:
+        return _complain(error)
+    _log_to_stderr(config.log_level)
+    failures: list[DicodeError] = []
+    try:
+        asyncio.run(_run(config, environ, http=not options.no_http))
+    except* DicodeError as group:
+        failures.append(_first_of(group))
+    return _complain(failures[0]) if failures else 0
+
+
+async def _run(config: Config, environ: Mapping[str, str], *, http: bool) -> None:
+    server = Server(config, environ=environ, clock=SystemClock(), http=http)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await server.serve()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dicode serve", description="Run the dicode server.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="dicode.yaml to read")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where state is kept")
+    parser.add_argument("--source", action="append", metavar="PATH", help="a folder of tasks")
+    parser.add_argument("--host", help="address to listen on (loopback)")
+    parser.add_argument("--port", type=int, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--no-http", action="store_true", help="serve the local socket only")
+    parser.add_argument("--log-level", choices=("debug", "info", "warn", "error"))
+    return parser
+
+
+def _configured(options: argparse.Namespace, environ: dict[str, str]) -> Config:
+    """Read the configuration; what the command line says stands above it."""
+    if options.data_dir is not None:
+        environ["DICODE_DATA_DIR"] = str(options.data_dir.expanduser().absolute())
+    config = load_config(options.config, environ=environ, cwd=Path.cwd(), home=Path.home())
+    changes: dict[str, Any] = {}
+    if options.data_dir is not None:
+        changes["data_dir"] = Path(environ["DICODE_DATA_DIR"])
+    if options.source:
+        paths = [str(Path(path).expanduser().absolute()) for path in options.source]
+        given = tuple(SourceConfig(type="local", path=path) for path in paths)
+        changes["sources"] = (*(config.sources if config.file else ()), *given)
+    server = {
+        name: value
+        for name, value in (("host", options.host), ("port", options.port))
+        if value is not None
+    }
+    if server:
+        changes["server"] = config.server.model_copy(update=server)
+    if options.log_level:
+        changes["log_level"] = options.log_level
+    return config.model_copy(update=changes)
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    names = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
+    logging.getLogger("dicode").setLevel(names[level])
+
+
+def _first_of(group: BaseExceptionGroup[DicodeError]) -> DicodeError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _complain(error: DicodeError) -> int:
+    hint = f" ({error.hint})" if error.hint else ""
+    print(f"dicode: {error.message}{hint}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""One started process tree, from its first moment until nothing of it is left.
+
+The main process stays unreaped until its tree is gone: so its pid, which is also the group's
+number, cannot come to mean anyone else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.executor import tree
+from dicode_mcp.executor.exits import ExitWatch
+from dicode_mcp.executor.linux import Lifeline
+from dicode_mcp.executor.pump import OutputPump
+from dicode_mcp.protocols import Exit, Launch
+
+_QUICK_S = 1.0
+"""Runs shorter than this cannot see the pids go once around."""
+_LEFTOVER_GRACE_S = 1.0
+"""What children get that outlive a main process which ended by itself."""
+_GIVE_UP_S = 10.0
+"""After this long under SIGKILL a process is in the kernel's hands and no longer waited for."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    timed_out: bool = False
+    stopped: bool = False
+    strays: int = 0
+
+
+class SpawnedProcess:
+    """A running launch. ``supervise`` is its life; the executor owns the task that runs it."""
+
+    def __init__(
+        self,
+        pid: int,
+        launch: Launch,
+        pump: OutputPump,
+        clock: Clock,
+        alone: Callable[[], bool],
+    ) -> None:
+        self._pid = pid
+        self._launch = launch
+        self._pump = pump
+        self._clock = clock
+        self._alone = alone
+        self._started = clock.monotonic()
+        stat = tree.read_stat(pid)
+        self._root = tree.Root(pid, stat.start if stat else 0, launch.run_id, launch.instance_id)
+        self._lifeline = Lifeline(pid)
+        self._exited = asyncio.Event()
+        self._turn = asyncio.Event()
+        self._ending = _Ending()
+        self._done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._watch = ExitWatch(pid, self._on_exit)
+
+    @property
+    def pid(self) -> int:
+        """The main process."""
+        return self._pid
+
+    async def wait(self) -> Exit:
+        """Wait until the tree is gone and its output read to the end. May be called again."""
+        return await asyncio.shield(self._done)
+
+    async def stop(self) -> None:
+        """End the tree: TERM, the launch's grace, KILL. Returns when it is gone."""
+        if not self._exited.is_set():
+            self._ending.stopped = True
+            self._turn.set()
+        await asyncio.shield(self._done)
+
+    async def supervise(self) -> None:
+        """Stay with the process to its end; afterwards ``wait`` answers."""
+        self._pump.start()
+        try:
+            await self._until_turn()
+            asked = self._clock.monotonic()
+            if not self._exited.is_set():
+                await self._end_main()
+                grace = self._launch.grace_s - (self._clock.monotonic() - asked)
+            else:
+                grace = min(self._launch.grace_s, _LEFTOVER_GRACE_S)
+            await self._clear_tree(grace)
+            await self._pump.finish()
+        except Exception as error:
+            self._abandon()
+            self._done.set_exception(error)
+            self._done.exception()  # it may be that nobody waits
+        except asyncio.CancelledError:
+            self._abandon()
+            self._done.cancel()
+            raise
+        else:
+            self._done.set_result(self._collect())
+
+    def _on_exit(self) -> None:
+        self._exited.set()
+        self._turn.set()
+
+    async def _until_turn(self) -> None:
+        """Wait for the end, the time limit or a call of ``stop``, whichever is first."""
+        try:
+            async with asyncio.timeout(self._launch.timeout_s):
+                await self._turn.wait()
+        except TimeoutError:
+            self._ending.timed_out = not self._exited.is_set()
+
+    async def _end_main(self) -> None:
+        tree.send_group(self._pid, signal.SIGTERM)
+        # A group stopped by SIGSTOP would hold its TERM back until the KILL.
+        tree.send_group(self._pid, signal.SIGCONT)
+        try:
+            async with asyncio.timeout(self._launch.grace_s):
+                await self._exited.wait()
+        except TimeoutError:
+            tree.send_group(self._pid, signal.SIGKILL)
+            await self._exited.wait()
+
+    async def _clear_tree(self, grace_s: float) -> None:
+        """End whatever the main process left: TERM, ``grace_s``, KILL until none is found."""
+        known: set[tuple[int, int]] = set()
+        begun = self._clock.monotonic()
+        kill_at = begun + max(0.0, grace_s)
+        pause = 0.002
+        while True:
+            found = await self._leftovers()
+            tree.reap(found)
+            alive = [s for s in found if not s.dead]
+            now = self._clock.monotonic()
+            if not alive or now > kill_at + _GIVE_UP_S:
+                break
+            if now >= kill_at:
+                tree.send_group(self._pid, signal.SIGKILL)
+                _each(alive, signal.SIGKILL)
+            else:
+                _each([s for s in alive if (s.pid, s.start) not in known], signal.SIGTERM)
+            known.update((s.pid, s.start) for s in alive)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        self._ending.strays = len(known)
+
+    async def _leftovers(self) -> list[tree.Stat]:
+        alone = self._alone()
+        if self._clock.monotonic() - self._started < _QUICK_S:
+            recent = tree.recent_pids(self._pid)
+            if recent is not None:
+                return tree.members(self._root, recent, alone=alone)
+        return await asyncio.to_thread(
+            lambda: tree.members(self._root, tree.all_pids(), alone=alone)
+        )
+
+    def _collect(self) -> Exit:
+        """Reap the main process, which frees its pid: nothing may be signalled after this."""
+        self._lifeline.cut()
+        try:
+            _, status, usage = os.wait4(self._pid, 0)
+        except ChildProcessError:
+            return Exit(exit_code=None, signal=signal.SIGKILL, strays=self._ending.strays)
+        code = os.waitstatus_to_exitcode(status)
+        return Exit(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            timed_out=self._ending.timed_out,
+            stopped=self._ending.stopped,
+            max_rss=_own_rss(usage),
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            strays=self._ending.strays,
+            dropped_bytes=self._pump.dropped_bytes,
+        )
+
+    def _abandon(self) -> None:
+        """Let go at once, without waiting: the group is killed, descriptors are closed."""
+        tree.send_group(self._pid, signal.SIGKILL)
+        self._watch.close()
+        self._lifeline.cut()
+        self._pump.close()
+        os.waitpid(self._pid, 0)
+
+
+def _each(stats: list[tree.Stat], signum: int) -> None:
+    for stat in stats:
+        tree.send(stat, signum)
+
+
+def _own_rss(usage: resource.struct_rusage) -> int | None:
+    """Give the peak memory in bytes, or None when the figure is not the process's own.
+
+    Between its start and its exec a child shares our memory, and the kernel counts that too.
+    """
+    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+        return None
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,238 @@
+"""What a running task may ask of the server: the table of methods.
+
+A method names its arguments and the line of ``permissions.dicode`` it needs. Whether the line is
+there is decided behind ``TaskCalls``; sessions and sockets are unknown here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.runs.model import Run
+from dicode_mcp.spec.model import Task
+
+MAX_RUNS = 500
+_MAX_KEY = 1024
+
+
+class TaskCalls(Protocol):
+    """The use cases a task reaches; checks the task's ``permissions.dicode`` in each.
+
+    Every method raises ``DicodeError``; what it gives can be written as JSON.
+    """
+
+    async def run_task(
+        self, run: Run, task: Task, target: str, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Run a task and wait: ``{runID, status, returnValue}``."""
+        ...
+
+    async def trigger(self, run: Run, task: Task, target: str, input: Any) -> dict[str, Any]:
+        """Start a task: ``{runID}``."""
+        ...
+
+    async def list_tasks(self, run: Run, task: Task) -> list[dict[str, Any]]:
+        """List tasks."""
+        ...
+
+    async def get_runs(self, run: Run, task: Task, target: str, limit: int) -> list[dict[str, Any]]:
+        """List a task's runs, newest first."""
+        ...
+
+    async def kv_get(self, run: Run, task: Task, key: str) -> Any:
+        """Read a value, None when there is none."""
+        ...
+
+    async def kv_set(self, run: Run, task: Task, key: str, value: Any) -> None:
+        """Write a value durably."""
+        ...
+
+    async def kv_delete(self, run: Run, task: Task, key: str) -> bool:
+        """Remove a value; tells whether there was one."""
+        ...
+
+    async def kv_list(self, run: Run, task: Task, prefix: str) -> list[str]:
+        """List keys."""
+        ...
+
+    async def progress(
+        self, run: Run, task: Task, done: float, total: float | None, message: str
+    ) -> None:
+        """Note how far the run is."""
+        ...
+
+
+class Args:
+    """The arguments of one call; each accessor checks what it gives."""
+
+    def __init__(self, method: str, values: Mapping[str, Any]) -> None:
+        self._method = method
+        self._values = values
+
+    def only(self, names: frozenset[str]) -> None:
+        """Refuse names the method does not have."""
+        unknown = sorted(set(self._values) - names)
+        if unknown:
+            raise self._wrong(
+                f"has no argument {', '.join(map(repr, unknown))}; "
+                f"it takes: {', '.join(sorted(names)) or 'none'}"
+            )
+
+    def get(self, name: str) -> Any:
+        """Give any value."""
+        return self._values.get(name)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Give text; required when there is no ``default``."""
+        value = self._values.get(name, default)
+        if not isinstance(value, str):
+            raise self._wrong(f"needs {name!r} as text")
+        return value
+
+    def key(self, name: str) -> str:
+        """Give a key: text that is not empty and at most 1,024 bytes."""
+        value = self.text(name)
+        if not value or len(value.encode("utf-8", "replace")) > _MAX_KEY:
+            raise self._wrong(f"needs {name!r} with 1 to {_MAX_KEY:,} bytes")
+        return value
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """Give a mapping, empty when absent."""
+        value: Any = self._values.get(name) or {}
+        if not isinstance(value, dict):
+            raise self._wrong(f"needs {name!r} as a mapping of names to values")
+        return cast("dict[str, Any]", value)
+
+    def number(self, name: str) -> float:
+        """Give a number."""
+        value = self._values.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._wrong(f"needs {name!r} as a number")
+        return value
+
+    def count(self, name: str, default: int, most: int) -> int:
+        """Give a whole number from 1 to ``most``."""
+        value = self._values.get(name, default)
+        if type(value) is not int or not 1 <= value <= most:
+            raise self._wrong(f"needs {name!r} as a whole number from 1 to {most}")
+        return value
+
+    def _wrong(self, what: str) -> DicodeError:
+        return DicodeError(Code.INVALID_ARGUMENT, f"{self._method} {what}")
+
+
+Handler = Callable[[TaskCalls, Run, Task, Args], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method. ``permission`` gives the manifest line it needs, for these arguments."""
+
+    arguments: frozenset[str]
+    handler: Handler
+    permission: Callable[[Args], str] | None = None
+
+
+async def _run_task(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.run_task(run, task, args.text("id"), args.mapping("params"))
+
+
+async def _trigger(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.trigger(run, task, args.text("id"), args.get("input"))
+
+
+async def _list_tasks(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.list_tasks(run, task)
+
+
+async def _get_runs(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.get_runs(run, task, args.text("id"), args.count("limit", 10, MAX_RUNS))
+
+
+async def _kv_get(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.kv_get(run, task, args.key("key"))
+
+
+async def _kv_set(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    await calls.kv_set(run, task, args.key("key"), args.get("value"))
+
+
+async def _kv_delete(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.kv_delete(run, task, args.key("key"))
+
+
+async def _kv_list(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.kv_list(run, task, args.text("prefix", ""))
+
+
+async def _progress(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    total = None if args.get("total") is None else args.number("total")
+    await calls.progress(run, task, args.number("done"), total, args.text("message", ""))
+
+
+def _target(args: Args) -> str:
+    # As JSON: a name with quotes or line ends must not make up lines of its own.
+    import json
+
+    return f"permissions.dicode.tasks: [{json.dumps(args.text('id', ''), ensure_ascii=False)}]"
+
+
+METHODS: Mapping[str, Method] = {
+    "run_task": Method(frozenset({"id", "params"}), _run_task, _target),
+    "trigger": Method(frozenset({"id", "input"}), _trigger, _target),
+    "list_tasks": Method(frozenset(), _list_tasks, lambda _: "permissions.dicode.list_tasks: true"),
+    "get_runs": Method(
+        frozenset({"id", "limit"}), _get_runs, lambda _: "permissions.dicode.get_runs: true"
+    ),
+    "kv.get": Method(frozenset({"key"}), _kv_get),
+    "kv.set": Method(frozenset({"key", "value"}), _kv_set),
+    "kv.delete": Method(frozenset({"key"}), _kv_delete),
+    "kv.list": Method(frozenset({"prefix"}), _kv_list),
+    "progress": Method(frozenset({"done", "total", "message"}), _progress),
+}
+
+NOT_OFFERED = frozenset(
+    {
+        "secrets_set",
+        "secrets_delete",
+        "runs.replay",
+        "tasks.test",
+        "sources.set_dev_mode",
+        "git.commit_push",
+        "ask",
+        "agent",
+        "mcp.list_tools",
+        "mcp.call",
+    }
+)
+"""Methods of the SDK that this server does not have yet."""
+
+
+async def dispatch(
+    calls: TaskCalls, run: Run, task: Task, name: str, values: Mapping[str, Any]
+) -> Any:
+    """Do one call. Raises ``DicodeError``; a refusal's hint is the line to add to the manifest."""
+    method = METHODS.get(name)
+    if method is None:
+        raise _unknown(name)
+    args = Args(name, values)
+    args.only(method.arguments)
+    try:
+        return await method.handler(calls, run, task, args)
+    except DicodeError as error:
+        if error.code is Code.FORBIDDEN and method.permission is not None:
+            error.hint = f"add to task.yaml: {method.permission(args)}"
+        raise
+
+
+def _unknown(name: str) -> DicodeError:
+    if name in NOT_OFFERED:
+        return DicodeError(Code.NOT_SUPPORTED, f"this server does not offer {name} to tasks yet")
+    return DicodeError(
+        Code.NOT_SUPPORTED,
+        "the server has no such method for tasks",
+        hint=f"it has: {', '.join(sorted(METHODS))}",
+    )

@@ -1,0 +1,195 @@
+"""The server's end of the connection to one running task.
+
+Moves frames and keeps what the task reported; which calls exist is the table's affair. Bounded in
+everything: the size of a frame, calls in flight, answers not yet taken by the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.ipc import frames
+from dicode_mcp.ipc.calls import TaskCalls, dispatch
+from dicode_mcp.ipc.frames import Call, Finish, FrameBuffer, ProtocolError
+from dicode_mcp.ipc.shown import check_return, read_output
+from dicode_mcp.protocols import Report
+from dicode_mcp.runs.model import Output, Reason, Run, RunError
+from dicode_mcp.spec.model import Task
+
+_log = logging.getLogger(__name__)
+
+
+class TaskSession(asyncio.Protocol):
+    """One connection, from its start frame to the moment the task has closed its side."""
+
+    def __init__(
+        self, calls: TaskCalls, run: Run, task: Task, child: socket.socket, max_in_flight: int
+    ) -> None:
+        self._calls = calls
+        self._run = run
+        self._task = task
+        self._child: socket.socket | None = child
+        self._max_in_flight = max_in_flight
+        self._buffer = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._numbers: set[int] = set()
+        self._clogged = False
+        self._closed = asyncio.Event()
+        self._finish: Finish | None = None
+        self._output: Output | None = None
+        self._violation: RunError | None = None
+
+    @property
+    def child_fd(self) -> int:
+        """The descriptor the process inherits. Asking for it gives it away, once."""
+        if self._child is None:
+            raise RuntimeError("the descriptor was given away already")
+        child, self._child = self._child, None
+        return child.detach()
+
+    async def report(self) -> Report:
+        """Wait until the process has closed its side; give what it told."""
+        await self._closed.wait()
+        if self._violation is not None:
+            return self._failed(self._violation)
+        if self._finish is None:
+            return Report(output=self._output)
+        error = self._finish.error or check_return(self._finish)
+        if error is not None:
+            return self._failed(error)
+        return Report(True, self._finish.return_value, self._output)
+
+    def _failed(self, error: RunError) -> Report:
+        return Report(self._finish is not None, None, self._output, error, error.code)
+
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Send the start frame."""
+        assert self._transport is not None
+        self._transport.write(frames.encode({"start": start}))
+
+    async def close(self) -> None:
+        """End the connection and every call that is still served."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        if self._transport is not None:
+            self._transport.abort()
+        for call in self._in_flight:
+            call.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (called by asyncio)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end (called by asyncio)."""
+        if exc is not None:
+            self._read_rest()
+        self._closed.set()
+
+    def _read_rest(self) -> None:
+        """Take what the task still sent when writing to it failed because it had ended."""
+        assert self._transport is not None
+        fd = self._transport.get_extra_info("socket").fileno()
+        left = frames.MAX_FRAME
+        with contextlib.suppress(OSError):
+            while left > 0 and (data := os.read(fd, 65536)):
+                left -= len(data)
+                self._buffer.add(data)
+        with contextlib.suppress(ProtocolError):
+            while (line := self._buffer.next()) is not None:
+                frame = frames.decode(line)
+                if isinstance(frame, Finish) and self._finish is None:
+                    self._finish = frame
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the task (called by asyncio)."""
+        self._buffer.add(data)
+        self._advance()
+
+    def pause_writing(self) -> None:
+        """Stop taking calls while their answers are not read (called by asyncio)."""
+        self._clogged = True
+
+    def resume_writing(self) -> None:
+        """Go on (called by asyncio)."""
+        self._clogged = False
+        self._advance()
+
+    def _advance(self) -> None:
+        """Deal with whole frames as far as there is room, and read on only then."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        try:
+            while not self._full() and (line := self._buffer.next()) is not None:
+                self._take(frames.decode(line))
+        except ProtocolError as error:
+            self._violate(str(error))
+            return
+        (transport.pause_reading if self._full() else transport.resume_reading)()
+
+    def _full(self) -> bool:
+        return self._clogged or len(self._in_flight) >= self._max_in_flight
+
+    def _take(self, frame: Call | Finish) -> None:
+        if isinstance(frame, Finish):
+            if self._finish is not None:
+                raise ProtocolError("a second finish frame")
+            self._finish = frame
+            return
+        if frame.id in self._numbers:
+            raise ProtocolError("two requests at once have the same id")
+        self._numbers.add(frame.id)
+        work = asyncio.get_running_loop().create_task(self._serve(frame))
+        self._in_flight.add(work)
+        work.add_done_callback(lambda done: self._served(done, frame.id))
+
+    def _served(self, work: asyncio.Task[None], number: int) -> None:
+        self._in_flight.discard(work)
+        self._numbers.discard(number)
+        self._advance()
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            answer: dict[str, Any] = {"id": call.id, "result": await self._do(call)}
+            data = frames.encode(answer)
+        except DicodeError as error:
+            data = frames.encode({"id": call.id, "error": error.as_dict()})
+        except Exception:
+            _log.exception(
+                "a task's call failed", extra={"run_id": self._run.id, "method": call.method}
+            )
+            wrong = {"code": Code.INTERNAL.value, "message": "the server failed on this call"}
+            data = frames.encode({"id": call.id, "error": wrong})
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _do(self, call: Call) -> Any:
+        if self._finish is not None:
+            raise DicodeError(
+                Code.CONFLICT, "the script has ended; calls after its end are refused"
+            )
+        if call.method == "output":
+            self._output = read_output(call.args)
+            return None
+        return await dispatch(self._calls, self._run, self._task, call.method, call.args)
+
+    def _violate(self, what: str) -> None:
+        self._violation = RunError(
+            Reason.PROTOCOL_ERROR.value,
+            f"the process broke the protocol between task and server: {what}",
+            hint="use the dicode SDK; do not write to the descriptor in DICODE_IPC_FD",
+        )
+        assert self._transport is not None
+        self._transport.abort()

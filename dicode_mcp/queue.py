@@ -1,0 +1,468 @@
+"""The one way in: every start is a RunRequest given to ``submit``, and a committed row after it.
+
+The queue checks a request against the task in force, writes rows, knows who waits for which run,
+and writes a run's end together with what follows from it. It starts no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from dicode_mcp.chains import Chains
+from dicode_mcp.clock import Clock
+from dicode_mcp.conditions import ConditionType, find
+from dicode_mcp.errors import Code, DicodeError, Retry
+from dicode_mcp.events import EventBus, RunChanged
+from dicode_mcp.protocols import Dispatcher, Store
+from dicode_mcp.registry import Entry, Registry
+from dicode_mcp.runs.follow_ups import chain_requests, failure_request
+from dicode_mcp.runs.model import (
+    Outcome,
+    Payload,
+    Reason,
+    Run,
+    RunError,
+    RunRequest,
+    RunStatus,
+    Trigger,
+    new_run_id,
+)
+from dicode_mcp.spec.model import FailureChain, Task
+from dicode_mcp.spec.params import bind_params, fill_params
+
+log = logging.getLogger("dicode.queue")
+
+MAX_INPUT_BYTES = 8 * 1024 * 1024
+_FRESH_KEPT = 256
+_FINISH_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
+
+Stopper = Callable[[Reason], None]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDefaults:
+    """What the config says of runs in general."""
+
+    on_failure_chain: FailureChain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that is now running, with the task version and the payload it runs with."""
+
+    run: Run
+    task: Task
+    payload: Payload
+
+
+class Queue:
+    """Submits, waits, cancels and finishes runs. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        chains: Chains,
+        dispatcher: Dispatcher,
+        bus: EventBus,
+        clock: Clock,
+        defaults: QueueDefaults | None = None,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._chains = chains
+        self._dispatcher = dispatcher
+        self._bus = bus
+        self._clock = clock
+        self._defaults = defaults or QueueDefaults()
+        self._fresh: OrderedDict[str, tuple[Run, Payload]] = OrderedDict()
+        self._waiters: dict[str, set[asyncio.Future[Run]]] = {}
+        self._stoppers: dict[str, Stopper] = {}
+        self._refusing: DicodeError | None = None
+
+    # ── Starting ─────────────────────────────────────────────────────────────────────────────
+
+    async def submit(self, request: RunRequest) -> Run:
+        """Commit a run and hand it to the dispatcher.
+
+        Gives the stored run; with an idempotency key or slot that was used before, the run that
+        used it. Raises TASK_NOT_FOUND, TASK_NOT_READY, TASK_PAUSED, INVALID_PARAMS, TOO_LARGE,
+        SHUTTING_DOWN or a storage error, and then nothing was written.
+        """
+        if self._refusing is not None:
+            raise self._refusing
+        task = self._task_for(request)
+        run, payload = self._build(request, task)
+        stored = await self._store.add_run(run, payload)
+        if stored.id != run.id:
+            return stored
+        self._admit(run, payload)
+        return run
+
+    def refuse(self, error: DicodeError | None) -> None:
+        """Refuse every further submit with ``error``; None accepts again."""
+        self._refusing = error
+
+    def _task_for(self, request: RunRequest) -> Task:
+        entry = self._registry.resolve(request.task_id)
+        if entry is None:
+            raise self.unknown_task(request.task_id)
+        if entry.task is None:
+            raise _not_ready(entry)
+        paused = find(entry.conditions, ConditionType.PAUSED)
+        if paused is not None and paused.status:
+            raise DicodeError(
+                Code.TASK_PAUSED,
+                f"task {entry.id} is paused: {paused.message or 'by an operator'}",
+                hint=f'call set_task_enabled with id "{entry.id}" and enabled true',
+                retry=Retry.AFTER,
+            )
+        return entry.task
+
+    def unknown_task(self, ref: str) -> DicodeError:
+        """Give the error for a task that is not there, with the nearest names."""
+        near = self._registry.suggest(ref)
+        closest = f" Closest: {', '.join(near)}." if near else ""
+        return DicodeError(
+            Code.TASK_NOT_FOUND,
+            f"task '{ref[:128]}' not found.{closest}",
+            hint="call list_tasks to see the tasks there are",
+            data={"closest": near} if near else None,
+        )
+
+    def _build(self, request: RunRequest, task: Task) -> tuple[Run, Payload]:
+        given = dict(request.params)
+        source: object = request.input
+        if not request.strict_params and isinstance(source, Mapping):
+            fields = cast("Mapping[str, Any]", source)
+            given = {**fill_params(task.spec.params, fields), **given}
+        bound = bind_params(task.spec.params, given, strict=request.strict_params)
+        payload = Payload(params=bound, input=request.input, request=request.request)
+        _check_size(payload)
+        return self._row(request, task.id, task), payload
+
+    def _row(self, request: RunRequest, task_id: str, task: Task | None) -> Run:
+        now = self._clock.now_ms()
+        run_id = new_run_id(now)
+        return Run(
+            id=run_id,
+            task_id=task_id,
+            status=RunStatus.QUEUED,
+            trigger=request.trigger,
+            created_at_ms=now,
+            task_hash=task.digest if task else "",
+            revision=task.revision if task else None,
+            actor=request.actor,
+            attempt=request.attempt,
+            priority=request.priority,
+            parent_run_id=request.parent_run_id,
+            root_run_id=request.root_run_id or run_id,
+            replay_of=request.replay_of,
+            chain_depth=request.chain_depth,
+            idempotency_key=request.idempotency_key,
+            not_before_ms=request.not_before_ms,
+            slot_ms=request.slot_ms,
+            catchup=request.catchup,
+        )
+
+    def _admit(self, run: Run, payload: Payload) -> None:
+        self._fresh[run.id] = (run, payload)
+        if len(self._fresh) > _FRESH_KEPT:
+            self._fresh.popitem(last=False)
+        self._publish(run)
+        self._dispatch(run)
+
+    def _dispatch(self, run: Run) -> None:
+        self._dispatcher.submit(
+            run.id,
+            priority=run.priority,
+            created_at_ms=run.created_at_ms,
+            not_before_ms=run.not_before_ms,
+        )
+
+    async def claim(self, run_id: str) -> Claim | None:
+        """Move a run the dispatcher gave out to running, for the task in force now.
+
+        None when there is nothing to run: it was cancelled meanwhile, or its task is gone, and
+        then the run is ended here with that reason.
+        """
+        run, payload = self._fresh.pop(run_id, (None, None))
+        if run is None:
+            run = await self._existing(run_id)
+        entry = self._registry.get(run.task_id)
+        task = entry.task if entry else None
+        if task is None:
+            await self.finish(run, _task_gone(run.task_id, self._clock.now_ms()))
+            return None
+        run = await self._store.start_run(
+            run_id,
+            now_ms=self._clock.now_ms(),
+            task_hash=task.digest,
+            revision=task.revision,
+        )
+        if payload is None:
+            payload = await self._store.get_payload(run_id) or Payload()
+        self._publish(run)
+        return Claim(run, task, payload)
+
+    # ── Waiting ──────────────────────────────────────────────────────────────────────────────
+
+    async def wait(self, run_id: str, timeout_s: float | None) -> Run:
+        """Give the run once it has ended, or as it is after ``timeout_s`` seconds.
+
+        Raises RUN_NOT_FOUND. Cancelling the wait never touches the run.
+        """
+        future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(run_id, set())
+        waiters.add(future)
+        try:
+            run = await self._existing(run_id)
+            if run.status.ended or timeout_s == 0:
+                return run
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await future
+            except TimeoutError:
+                return await self._existing(run_id)
+        finally:
+            waiters.discard(future)
+            if not waiters:
+                self._waiters.pop(run_id, None)
+
+    async def wait_as_parent(self, parent_id: str, run_id: str) -> Run:
+        """Wait for a child without a time limit, lending the parent's slot meanwhile."""
+        self._dispatcher.lend(parent_id)
+        try:
+            return await self.wait(run_id, None)
+        finally:
+            self._dispatcher.reclaim(parent_id)
+
+    async def _existing(self, run_id: str) -> Run:
+        run = await self._store.get_run(run_id)
+        if run is None:
+            raise DicodeError(
+                Code.RUN_NOT_FOUND,
+                f"run '{run_id[:64]}' not found",
+                hint="call get_runs to list runs; old runs are removed by retention",
+            )
+        return run
+
+    # ── Ending ───────────────────────────────────────────────────────────────────────────────
+
+    async def cancel(self, run_id: str) -> Run:
+        """End a run at the caller's wish; gives it as it then stands.
+
+        A queued run ends at once; a running one when its process tree is gone (not awaited here).
+        One that has ended is given unchanged.
+        """
+        run = await self._existing(run_id)
+        if run.status in (RunStatus.QUEUED, RunStatus.WAITING):
+            try:
+                return await self.finish(
+                    run,
+                    Outcome(
+                        RunStatus.CANCELLED,
+                        self._clock.now_ms(),
+                        reason=Reason.CANCELLED,
+                    ),
+                )
+            except DicodeError as error:
+                if error.code is not Code.CONFLICT:
+                    raise
+                run = await self._existing(run_id)
+        stopper = self._stoppers.get(run_id)
+        if stopper is not None and not run.status.ended:
+            stopper(Reason.CANCELLED)
+        return run
+
+    def on_stop(self, run_id: str, stopper: Stopper | None) -> None:
+        """Set (or with None take away) what ends a running run."""
+        if stopper is None:
+            self._stoppers.pop(run_id, None)
+        else:
+            self._stoppers[run_id] = stopper
+
+    def stop_all(self, reason: Reason) -> None:
+        """Ask every run that is on to end."""
+        for stopper in list(self._stoppers.values()):
+            stopper(reason)
+
+    async def finish(self, run: Run, outcome: Outcome) -> Run:
+        """Write a run's end and its follow-ups in one transaction, and tell whoever waits.
+
+        While the store cannot write (disk full, locked) it is tried again for as long as needed:
+        the end of a run is never dropped. Raises CONFLICT when the run was ended otherwise.
+        """
+        ended = replace(
+            run,
+            status=outcome.status,
+            finished_at_ms=outcome.finished_at_ms,
+            reason=outcome.reason,
+            error=outcome.error,
+            return_value=outcome.return_value,
+            output=outcome.output,
+        )
+        follow_ups = self._follow_ups(ended)
+        try:
+            stored = await self._write_end(run, outcome, follow_ups)
+        finally:
+            self._dispatcher.discard(run.id)
+            self._dispatcher.release(run.id)
+            self._fresh.pop(run.id, None)
+        self._publish(stored)
+        for row, payload in follow_ups:
+            if row.status is RunStatus.QUEUED:
+                self._admit(row, payload)
+        for future in self._waiters.get(run.id, ()):
+            if not future.done():
+                future.set_result(stored)
+        return stored
+
+    async def _write_end(
+        self, run: Run, outcome: Outcome, follow_ups: list[tuple[Run, Payload]]
+    ) -> Run:
+        attempt = 0
+        while True:
+            try:
+                return await self._store.finish_run(run, outcome, follow_ups)
+            except DicodeError as error:
+                if error.retry is not Retry.BACKOFF:
+                    raise
+                log.warning(
+                    "the end of a run could not be written and is tried again",
+                    extra={"run_id": run.id, "code": error.code.value},
+                )
+            await asyncio.sleep(_FINISH_PAUSES_S[min(attempt, len(_FINISH_PAUSES_S) - 1)])
+            attempt += 1
+
+    def _follow_ups(self, ended: Run) -> list[tuple[Run, Payload]]:
+        if ended.trigger is Trigger.TEST:
+            return []
+        requests = chain_requests(ended, self._chains.downstream_of(ended.task_id))
+        failure = self._failure_request(ended)
+        if failure is not None:
+            requests.append(failure)
+        return [row for row in map(self._follow_up_row, requests) if row is not None]
+
+    def _failure_request(self, ended: Run) -> RunRequest | None:
+        entry = self._registry.get(ended.task_id)
+        task = entry.task if entry else None
+        chain = task.spec.on_failure_chain if task else None
+        chain = chain or self._defaults.on_failure_chain
+        if chain is None or not chain.task:
+            return None
+        target = self._registry.resolve(chain.task, near=ended.task_id)
+        if target is None:
+            log.warning(
+                "the failure chain names a task that is not there",
+                extra={"task_id": ended.task_id, "target": chain.task},
+            )
+            return None
+        return failure_request(ended, target.id, chain.params)
+
+    def _follow_up_row(self, request: RunRequest) -> tuple[Run, Payload] | None:
+        """Make the row of a follow-up; one that cannot run is kept as ended, with the reason."""
+        try:
+            task = self._task_for(request)
+            return self._build(request, task)
+        except DicodeError as error:
+            entry = self._registry.get(request.task_id)
+            row = self._row(request, request.task_id, entry.task if entry else None)
+            paused = error.code is Code.TASK_PAUSED
+            ended = replace(
+                row,
+                status=RunStatus.SKIPPED if paused else RunStatus.FAILURE,
+                finished_at_ms=row.created_at_ms,
+                reason=_reason_for(error),
+                error=RunError(error.code.value, error.message, error.hint),
+            )
+            return ended, Payload(input=request.input)
+
+    # ── After a crash ────────────────────────────────────────────────────────────────────────
+
+    async def recover(self) -> tuple[int, int]:
+        """Deal with what a former server left: queued runs go on, running ones are lost.
+
+        Gives how many of each. Call once, before the dispatcher opens and with the registry full.
+        """
+        requeued = lost = 0
+        for run in await self._store.unfinished_runs():
+            if run.status is RunStatus.QUEUED:
+                self._dispatch(run)
+                requeued += 1
+            elif run.status is RunStatus.RUNNING:
+                await self.finish(run, _lost(self._clock.now_ms()))
+                lost += 1
+        return requeued, lost
+
+    def _publish(self, run: Run) -> None:
+        self._bus.publish(RunChanged(run.id, run.task_id, run.status.value))
+
+
+def _task_gone(task_id: str, now_ms: int) -> Outcome:
+    return Outcome(
+        RunStatus.FAILURE,
+        now_ms,
+        reason=Reason.TASK_GONE,
+        error=RunError(
+            Reason.TASK_GONE,
+            f"task {task_id} was removed before this run could start",
+            "call list_tasks to see the tasks there are",
+        ),
+    )
+
+
+def _lost(now_ms: int) -> Outcome:
+    return Outcome(
+        RunStatus.LOST,
+        now_ms,
+        reason=Reason.SERVER_CRASHED,
+        error=RunError(
+            Reason.SERVER_CRASHED,
+            "the server ended while this run was on; what the task had done by then is unknown",
+            "call run_task again if the task may safely repeat",
+        ),
+    )
+
+
+def _not_ready(entry: Entry) -> DicodeError:
+    problems = [str(p) for p in entry.problems]
+    detail = "; ".join(problems[:5]) or "it never loaded"
+    return DicodeError(
+        Code.TASK_NOT_READY,
+        f"task {entry.id} has no good version yet: {detail}",
+        hint="mend its task.yaml; it is taken up as soon as it is saved",
+        data={"problems": problems},
+        retry=Retry.AFTER,
+    )
+
+
+def _reason_for(error: DicodeError) -> str:
+    if error.code is Code.INVALID_PARAMS:
+        return Reason.INVALID_PARAMS
+    if error.code in (Code.TASK_NOT_FOUND, Code.TASK_NOT_READY):
+        return Reason.TASK_GONE
+    return error.code.value
+
+
+def _check_size(payload: Payload) -> None:
+    try:
+        size = len(json.dumps([payload.input, payload.params], allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise DicodeError(
+            Code.INVALID_ARGUMENT,
+            "the input or a parameter is not JSON (NaN, infinity, or an object of Python)",
+            hint="send plain JSON values",
+        ) from None
+    if size > MAX_INPUT_BYTES:
+        raise DicodeError(
+            Code.TOO_LARGE,
+            f"the input is {size} bytes as JSON; at most {MAX_INPUT_BYTES} are taken",
+            hint="pass a reference (a path or URL) instead of the data",
+        )

@@ -1,0 +1,6 @@
+"""Keeps the registry equal to what the sources say, from full state, again and again."""
+
+from dicode_mcp.reconciler.look import NotInForce, TaskLoader
+from dicode_mcp.reconciler.loop import Reconciler
+
+__all__ = ["NotInForce", "Reconciler", "TaskLoader"]

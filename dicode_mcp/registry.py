@@ -1,0 +1,336 @@
+"""What is in force: each task and who owns its id, each source, and the conditions on both.
+
+State in memory of one event loop. It reads no file and starts nothing; ``TasksChanged`` and
+``SourceChanged`` are published when what a reader would see has changed, and only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.conditions import Condition, ConditionType, carry_since, find
+from dicode_mcp.events import EventBus, SourceChanged, TasksChanged
+from dicode_mcp.protocols import Revision
+from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.problems import Problem
+
+K = TypeVar("K", bound=Hashable)
+C = TypeVar("C", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A task as a source declares it.
+
+    ``task`` is the version in force: the last good one, or None when there never was one.
+    ``problems`` are what is wrong with what is written now. ``since_ms`` in conditions is set on
+    what the registry gives out.
+    """
+
+    id: str
+    source: str
+    folder: Path
+    task: Task | None = None
+    conditions: tuple[Condition, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether what is written now is in force."""
+        ready = find(self.conditions, ConditionType.READY)
+        return ready is not None and ready.status
+
+    @property
+    def contested(self) -> bool:
+        """Tell whether another owns this entry's id or its webhook path."""
+        return any(c.type is ConditionType.CONFLICT and c.status for c in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """A source as it stands. ``problems`` are places that were not read, as sentences."""
+
+    name: str
+    kind: Literal["local", "git"]
+    location: str
+    revision: Revision | None = None
+    conditions: tuple[Condition, ...] = ()
+    task_count: int = 0
+    dev_mode: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claimant:
+    """Who claims an id or a path, ordered as the configuration has the sources."""
+
+    rank: int
+    source: str
+    task_id: str
+
+
+def owners(claims: Mapping[K, Iterable[Claimant]], held: Mapping[K, Claimant]) -> dict[K, Claimant]:
+    """Decide who owns each thing claimed: who holds it already, else the first in order."""
+    decided: dict[K, Claimant] = {}
+    for key, claimants in claims.items():
+        known = sorted(claimants)
+        if known:
+            holder = held.get(key)
+            decided[key] = holder if holder in known else known[0]
+    return decided
+
+
+def webhook_key(path: str) -> str:
+    """Give the form of a webhook path in which two equal ones collide."""
+    return "/" + path.strip("/")
+
+
+def merge(*groups: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Join conditions of several rooms: one ``Ready``, False when any room says so."""
+    every = [condition for group in groups for condition in group]
+    ready = [c for c in every if c.type is ConditionType.READY]
+    decided = next((c for c in ready if not c.status), ready[0] if ready else None)
+    others = dict.fromkeys(c for c in every if c.type is not ConditionType.READY)
+    return (*((decided,) if decided else ()), *others)
+
+
+class Registry:
+    """Tasks by id and sources by name. ``order`` is the configuration's order of sources."""
+
+    def __init__(self, bus: EventBus, clock: Clock, order: Sequence[str] = ()) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._rank = {name: rank for rank, name in enumerate(order)}
+        self._starting = True
+        self._claims: dict[str, dict[str, Entry]] = {}
+        """By source, then by id, as the reconciler gave them."""
+        self._owner: dict[str, Claimant] = {}
+        self._path_owner: dict[str, Claimant] = {}
+        self._extra: dict[str, dict[str, tuple[Condition, ...]]] = {}
+        self._view: dict[str, Entry] = {}
+        self._losers: dict[tuple[str, str], Entry] = {}
+        """By id and source."""
+        self._sources: dict[str, SourceState] = {}
+
+    # Reading
+
+    def get(self, task_id: str) -> Entry | None:
+        """Give the owner's entry of an id."""
+        return self._view.get(task_id)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Give one entry for each id, sorted by id."""
+        return tuple(self._view[task_id] for task_id in sorted(self._view))
+
+    def contested(self) -> tuple[Entry, ...]:
+        """Give the entries whose id another source owns, sorted; none of them is in force."""
+        return tuple(self._losers[key] for key in sorted(self._losers))
+
+    def webhooks(self) -> dict[str, str]:
+        """Give the id of the task that owns each webhook path (as ``webhook_key`` writes it)."""
+        return {path: owner.task_id for path, owner in sorted(self._path_owner.items())}
+
+    def resolve(self, ref: str, near: str | None = None) -> Entry | None:
+        """Read a reference: a sibling of ``near`` in its set, in each set around, a full id."""
+        folders = near.split("/")[:-1] if near else []
+        for depth in range(len(folders), -1, -1):
+            entry = self._view.get("/".join([*folders[:depth], ref]))
+            if entry is not None:
+                return entry
+        return None
+
+    def suggest(self, ref: str) -> list[str]:
+        """Give up to five ids that are most like ``ref``, best first."""
+        by_name: dict[str, list[str]] = {}
+        for task_id in sorted(self._view):
+            for name in {task_id.lower(), task_id.rsplit("/", 1)[-1].lower()}:
+                by_name.setdefault(name, []).append(task_id)
+        wanted = ref.lower()
+        close = get_close_matches(wanted, by_name, n=5, cutoff=0.5)
+        close += [name for name in sorted(by_name) if wanted and wanted in name]
+        return list(dict.fromkeys(i for name in close for i in by_name[name]))[:5]
+
+    def claims(self, source: str) -> Mapping[str, Entry]:
+        """Give what the reconciler last put for a source, by id."""
+        return self._claims.get(source, {})
+
+    def source_states(self) -> tuple[SourceState, ...]:
+        """Give every source, in the configuration's order."""
+        return tuple(
+            self._counted(self._sources[name])
+            for name in sorted(self._sources, key=lambda name: (self._rank_of(name), name))
+        )
+
+    def source_state(self, name: str) -> SourceState | None:
+        """Give one source."""
+        state = self._sources.get(name)
+        return self._counted(state) if state else None
+
+    # Writing
+
+    def apply(
+        self, source: str, put: Iterable[Entry] = (), remove: Iterable[str] = ()
+    ) -> list[Entry]:
+        """Change what a source declares, and tell of it once; gives who lost an id by it."""
+        claims = self._claims.setdefault(source, {})
+        before = len(claims)
+        touched: set[str] = set()
+        for task_id in remove:
+            if claims.pop(task_id, None):
+                touched.add(task_id)
+        for entry in put:
+            if claims.get(entry.id) != entry:
+                claims[entry.id] = entry
+                touched.add(entry.id)
+        losers = set(self._losers)
+        self._refresh(touched)
+        if len(claims) != before and source in self._sources:
+            self._bus.publish(SourceChanged(source))
+        return [self._losers[key] for key in sorted(set(self._losers) - losers)]
+
+    def put_source(self, state: SourceState) -> None:
+        """Note how a source stands."""
+        old = self._sources.get(state.name)
+        known = old.conditions if old else ()
+        state = replace(
+            state,
+            conditions=carry_since(state.conditions, known, self._clock.now_ms()),
+            task_count=0,
+        )
+        if state != old:
+            self._sources[state.name] = state
+            self._bus.publish(SourceChanged(state.name))
+
+    def set_conditions(self, task_id: str, owner: str, conditions: Iterable[Condition]) -> None:
+        """Replace what the room ``owner`` says of a task; kept while the task comes and goes."""
+        of_task = self._extra.setdefault(task_id, {})
+        of_task[owner] = tuple(conditions)
+        if not of_task[owner]:
+            del of_task[owner]
+        if not of_task:
+            del self._extra[task_id]
+        self._refresh({task_id})
+
+    def started(self) -> None:
+        """End the start: from now on who holds an id keeps it.
+
+        Until then the configuration's order decides, so that a restart gives the same owners
+        whichever source is quicker.
+        """
+        self._starting = False
+
+    # Deciding
+
+    def _refresh(self, touched: set[str]) -> None:
+        if not touched:
+            return
+        claims = {task_id: self._claimants(task_id) for task_id in touched}
+        decided = owners(claims, {} if self._starting else self._owner)
+        before = {task_id: self._view.get(task_id) for task_id in touched}
+        for task_id in touched:
+            self._owner.pop(task_id, None)
+        self._owner.update(decided)
+        touched |= self._own_paths(touched, before)
+        changed = sorted(task_id for task_id in touched if self._show(task_id))
+        if changed:
+            self._bus.publish(TasksChanged(tuple(changed)))
+
+    def _own_paths(self, touched: set[str], before: Mapping[str, Entry | None]) -> set[str]:
+        """Decide the webhook paths again when one came, went or moved; give who is concerned."""
+        now = {task_id: _path(self._owned(task_id)) for task_id in touched}
+        if all(now[task_id] == _path(before[task_id]) for task_id in touched):
+            return set()
+        claims: dict[str, list[Claimant]] = {}
+        for task_id, owner in self._owner.items():
+            if (path := _path(self._claims[owner.source][task_id])) is not None:
+                claims.setdefault(path, []).append(owner)
+        old = self._path_owner
+        self._path_owner = owners(claims, {} if self._starting else old)
+        moved = {p for p in {*old, *claims} if old.get(p) != self._path_owner.get(p)}
+        return {claimant.task_id for path in moved for claimant in claims.get(path, ())}
+
+    def _show(self, task_id: str) -> bool:
+        """Bring what readers see of an id up to date; tell whether it changed."""
+        changed = self._show_losers(task_id)
+        old = self._view.get(task_id)
+        entry = self._owned(task_id)
+        if entry is None:
+            self._view.pop(task_id, None)
+            return changed or old is not None
+        new = self._with_conditions(
+            entry, old, merge(entry.conditions, *self._extras(task_id), self._path_conflict(entry))
+        )
+        if new == old:
+            return changed
+        self._view[task_id] = new
+        return True
+
+    def _show_losers(self, task_id: str) -> bool:
+        owner = self._owner.get(task_id)
+        old = {key: entry for key, entry in self._losers.items() if key[0] == task_id}
+        new: dict[tuple[str, str], Entry] = {}
+        for claimant in self._claimants(task_id):
+            if owner is not None and claimant != owner:
+                entry = self._claims[claimant.source][task_id]
+                conditions = (_conflict(f"the id {task_id!r}", f"source {owner.source!r}"),)
+                key = (task_id, claimant.source)
+                new[key] = self._with_conditions(
+                    replace(entry, task=None), old.get(key), conditions
+                )
+        for key in old:
+            del self._losers[key]
+        self._losers.update(new)
+        return new != old
+
+    def _with_conditions(
+        self, entry: Entry, old: Entry | None, conditions: tuple[Condition, ...]
+    ) -> Entry:
+        known = old.conditions if old else ()
+        return replace(entry, conditions=carry_since(conditions, known, self._clock.now_ms()))
+
+    def _path_conflict(self, entry: Entry) -> tuple[Condition, ...]:
+        path = _path(entry)
+        owner = self._path_owner.get(path) if path is not None else None
+        if owner is None or owner.task_id == entry.id:
+            return ()
+        return (_conflict(f"the webhook path {path}", f"task {owner.task_id!r}", "WebhookTaken"),)
+
+    def _extras(self, task_id: str) -> list[tuple[Condition, ...]]:
+        return [conditions for _, conditions in sorted(self._extra.get(task_id, {}).items())]
+
+    def _claimants(self, task_id: str) -> list[Claimant]:
+        return [
+            Claimant(self._rank_of(source), source, task_id)
+            for source, entries in self._claims.items()
+            if task_id in entries
+        ]
+
+    def _owned(self, task_id: str) -> Entry | None:
+        owner = self._owner.get(task_id)
+        return self._claims[owner.source].get(task_id) if owner else None
+
+    def _rank_of(self, source: str) -> int:
+        return self._rank.get(source, len(self._rank))
+
+    def _counted(self, state: SourceState) -> SourceState:
+        return replace(state, task_count=len(self._claims.get(state.name, {})))
+
+
+def _path(entry: Entry | None) -> str | None:
+    if entry is None or entry.task is None or entry.task.spec.trigger.webhook is None:
+        return None
+    return webhook_key(entry.task.spec.trigger.webhook)
+
+
+def _conflict(what: str, owner: str, reason: str = "IdTaken") -> Condition:
+    return Condition(
+        ConditionType.CONFLICT,
+        True,
+        reason,
+        f"{what} belongs to {owner}; rename one of the two, or remove the other",
+    )

@@ -1,0 +1,297 @@
+"""The loop that turns claimed runs into processes, and processes into stored ends.
+
+It knows no runtime by name and no surface: a runtime describes the process, the executor owns it,
+a session talks with it, the queue writes the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.environment import Environment
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.events import EventBus, LogAppended
+from dicode_mcp.outcome import decide
+from dicode_mcp.protocols import (
+    Dispatcher,
+    Executor,
+    Exit,
+    Launch,
+    LaunchContext,
+    Process,
+    RawLine,
+    Report,
+    Runtime,
+    Sessions,
+    Store,
+)
+from dicode_mcp.queue import Claim, Queue
+from dicode_mcp.runs.logs import Level, LogLine, read_line
+from dicode_mcp.runs.model import Outcome, Reason, RunError, RunStatus
+
+log = logging.getLogger("dicode.runner")
+
+_REPORT_WAIT_S = 5.0
+
+_REASONS = {
+    Code.SECRET_MISSING: Reason.SECRET_MISSING,
+    Code.SANDBOX_UNAVAILABLE: Reason.SANDBOX_UNAVAILABLE,
+    Code.RUNTIME_UNAVAILABLE: Reason.RUNTIME_UNAVAILABLE,
+    Code.INVALID_ARGUMENT: Reason.ENV_MISSING,
+}
+
+
+class RunLog:
+    """Numbers a run's lines and hands them to the store in order, in batches."""
+
+    def __init__(self, run_id: str, store: Store, bus: EventBus) -> None:
+        self._run_id = run_id
+        self._store = store
+        self._bus = bus
+        self._seq = 0
+        self._pending: list[LogLine] = []
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def sink(self, lines: Sequence[RawLine]) -> None:
+        """Take raw lines of the process; never blocks."""
+        for raw in lines:
+            level, message = read_line(raw.stream, raw.text)
+            self._add(raw.ts_ms, level, message)
+        self._wake.set()
+
+    def write(self, ts_ms: int, level: Level, message: str) -> None:
+        """Add a line of the server's own."""
+        self._add(ts_ms, level, message)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let ``pump`` end once everything taken is stored."""
+        self._closed = True
+        self._wake.set()
+
+    async def pump(self) -> None:
+        """Store and publish lines until closed. A store that cannot write costs lines, not runs."""
+        while not (self._closed and not self._pending):
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._pending = self._pending, []
+            if not batch:
+                continue
+            try:
+                await self._store.append_logs(self._run_id, batch)
+            except DicodeError as error:
+                log.warning(
+                    "log lines could not be stored",
+                    extra={"run_id": self._run_id, "lines": len(batch), "code": error.code.value},
+                )
+            self._bus.publish(LogAppended(self._run_id, tuple(batch)))
+
+    def _add(self, ts_ms: int, level: Level, message: str) -> None:
+        self._seq += 1
+        self._pending.append(LogLine(self._seq, ts_ms, level, message))
+
+
+class _Live:
+    """What may end a run from outside while it is on."""
+
+    def __init__(self) -> None:
+        self.stop_reason: Reason | None = None
+        self._wanted = asyncio.Event()
+
+    def stop(self, reason: Reason) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        self._wanted.set()
+
+    async def watch(self, process: Process) -> Exit:
+        """Wait for the process, ending its tree when a stop is wanted."""
+        async with asyncio.TaskGroup() as group:
+            stopper = group.create_task(self._stop_when_wanted(process))
+            exit = await process.wait()
+            stopper.cancel()
+        return exit
+
+    async def _stop_when_wanted(self, process: Process) -> None:
+        await self._wanted.wait()
+        await process.stop()
+
+
+class Runner:
+    """Executes runs. ``run`` is its loop; cancel it only after ``drained``."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        store: Store,
+        runtimes: Mapping[str, Runtime],
+        executor: Executor,
+        sessions: Sessions,
+        environment: Environment,
+        bus: EventBus,
+        clock: Clock,
+        scratch: Path,
+        instance_id: str,
+    ) -> None:
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._store = store
+        self._runtimes = runtimes
+        self._executor = executor
+        self._sessions = sessions
+        self._environment = environment
+        self._bus = bus
+        self._clock = clock
+        self._scratch = scratch
+        self._instance_id = instance_id
+        self._on: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """How many runs are on."""
+        return len(self._on)
+
+    async def run(self) -> None:
+        """Take runs from the dispatcher until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                run_id = await self._dispatcher.next()
+                self._on.add(run_id)
+                self._idle.clear()
+                group.create_task(self._guarded(run_id), name=f"run {run_id}")
+
+    async def drained(self) -> None:
+        """Wait until no run is on."""
+        await self._idle.wait()
+
+    async def _guarded(self, run_id: str) -> None:
+        """Execute one run; whatever goes wrong ends that run and nothing else."""
+        try:
+            await self._execute(run_id)
+        except DicodeError as error:
+            if error.code is not Code.CONFLICT:
+                log.error("a run could not be ended", extra={"run_id": run_id, **error.as_dict()})
+            self._dispatcher.release(run_id)
+        except Exception:
+            log.exception("a run could not be ended", extra={"run_id": run_id})
+            self._dispatcher.release(run_id)
+        finally:
+            self._on.discard(run_id)
+            if not self._on:
+                self._idle.set()
+
+    async def _execute(self, run_id: str) -> None:
+        claim = await self._queue.claim(run_id)
+        if claim is None:
+            return
+        live = _Live()
+        self._queue.on_stop(run_id, live.stop)
+        run_log = RunLog(run_id, self._store, self._bus)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run_log.pump())
+                try:
+                    outcome = await self._outcome(claim, live, run_log)
+                finally:
+                    run_log.close()
+        finally:
+            self._queue.on_stop(run_id, None)
+        await self._queue.finish(claim.run, outcome)
+
+    async def _outcome(self, claim: Claim, live: _Live, run_log: RunLog) -> Outcome:
+        scratch = self._scratch / claim.run.id
+        try:
+            scratch.mkdir(mode=0o700, parents=True)
+            launch = self._prepare(claim, scratch)
+            exit, report = await self._converse(claim, launch, live, run_log)
+        except DicodeError as error:
+            return self._not_started(error)
+        except OSError as error:
+            return self._not_started(
+                DicodeError(Code.INTERNAL, f"the process could not be started: {error.strerror}")
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        self._note_losses(exit, run_log)
+        runtime = self._runtimes[claim.task.spec.runtime]
+        return decide(
+            exit,
+            report,
+            now_ms=self._clock.now_ms(),
+            stop_reason=live.stop_reason,
+            timeout_s=launch.timeout_s,
+            output_schema=claim.task.spec.output_schema,
+            explained=runtime.explain(exit, claim.task),
+        )
+
+    def _prepare(self, claim: Claim, scratch: Path) -> Launch:
+        task = claim.task
+        runtime = self._runtimes.get(task.spec.runtime)
+        if runtime is None:
+            raise DicodeError(
+                Code.RUNTIME_UNAVAILABLE,
+                f"this server has no runtime '{task.spec.runtime}'",
+                hint=f"runtimes here: {', '.join(sorted(self._runtimes))}",
+            )
+        health = runtime.health()
+        if not health.ok:
+            raise DicodeError(Code.RUNTIME_UNAVAILABLE, health.message)
+        return runtime.prepare(
+            LaunchContext(
+                run=claim.run,
+                task=task,
+                payload=claim.payload,
+                env=self._environment.resolve(task),
+                scratch=scratch,
+                instance_id=self._instance_id,
+            )
+        )
+
+    async def _converse(
+        self, claim: Claim, launch: Launch, live: _Live, run_log: RunLog
+    ) -> tuple[Exit, Report]:
+        async with self._sessions.open(claim.run, claim.task, claim.payload) as session:
+            process = await self._executor.start(launch, run_log.sink, session.child_fd)
+            try:
+                exit = await live.watch(process)
+            except asyncio.CancelledError:
+                await process.stop()
+                raise
+            try:
+                async with asyncio.timeout(_REPORT_WAIT_S):
+                    return exit, await session.report()
+            except TimeoutError:
+                return exit, Report()
+
+    def _not_started(self, error: DicodeError) -> Outcome:
+        reason = _REASONS.get(error.code, Reason.START_FAILED)
+        return Outcome(
+            RunStatus.FAILURE,
+            self._clock.now_ms(),
+            reason=reason,
+            error=RunError(reason, error.message, error.hint),
+        )
+
+    def _note_losses(self, exit: Exit, run_log: RunLog) -> None:
+        now = self._clock.now_ms()
+        if exit.dropped_bytes:
+            run_log.write(
+                now,
+                Level.WARN,
+                f"[dicode] the log is full: {exit.dropped_bytes} more bytes were not kept",
+            )
+        if exit.strays:
+            run_log.write(
+                now,
+                Level.WARN,
+                f"[dicode] {exit.strays} process(es) outlived the script and were ended",
+            )

@@ -1,0 +1,95 @@
+"""What follows from the end of a run: decided here, written in the finishing transaction.
+
+Pure: given the ended run and the tasks in force, gives the runs to add. Chains and failure chains
+are decided here; retry joins them with its own issue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dicode_mcp.runs.model import Run, RunRequest, RunStatus, Trigger
+
+MAX_CHAIN_DEPTH = 16
+
+_ENDED_BADLY = frozenset({RunStatus.FAILURE, RunStatus.TIMEOUT, RunStatus.LOST})
+
+
+def chain_matches(on: str, status: RunStatus) -> bool:
+    """Tell whether a chain's ``on`` fits how the upstream run ended."""
+    if status is RunStatus.SUCCESS:
+        return on in ("success", "always")
+    if status in _ENDED_BADLY:
+        return on in ("failure", "always")
+    return False
+
+
+def chain_input(run: Run) -> Any:
+    """Give what a chained run gets as ``input``: the return value, else what went wrong."""
+    if run.return_value is not None:
+        return json.loads(run.return_value)
+    if run.status is RunStatus.SUCCESS:
+        return None
+    return {"status": run.status.value, "error": _error(run), "returnValue": None}
+
+
+def chain_requests(run: Run, downstream: Iterable[tuple[str, str]]) -> list[RunRequest]:
+    """Give the requests of the tasks chained to ``run``: pairs of task id and ``on``."""
+    if run.chain_depth >= MAX_CHAIN_DEPTH:
+        return []
+    return [
+        RunRequest(
+            task_id=task_id,
+            trigger=Trigger.CHAIN,
+            input=chain_input(run),
+            actor=f"chain:{run.task_id}",
+            strict_params=False,
+            idempotency_key=f"chain:{run.id}",
+            parent_run_id=run.id,
+            root_run_id=run.root_run_id or run.id,
+            chain_depth=run.chain_depth + 1,
+        )
+        for task_id, on in downstream
+        if chain_matches(on, run.status)
+    ]
+
+
+def failure_request(run: Run, target: str, params: Mapping[str, Any]) -> RunRequest | None:
+    """Give the failure chain's request, or None where SPEC 3.5 suppresses it.
+
+    Never for a success, for the target's own failures, nor for a run that a failure chain
+    started (told by its actor).
+    """
+    if run.status not in _ENDED_BADLY or target == run.task_id:
+        return None
+    if run.actor.startswith("failure-chain:") or run.chain_depth >= MAX_CHAIN_DEPTH:
+        return None
+    value = json.loads(run.return_value) if run.return_value is not None else None
+    return RunRequest(
+        task_id=target,
+        trigger=Trigger.CHAIN,
+        params=params,
+        input={
+            "taskID": run.task_id,
+            "runID": run.id,
+            "status": run.status.value,
+            "output": value,
+            "error": _error(run),
+            "_chain_depth": run.chain_depth + 1,
+            **params,
+        },
+        actor=f"failure-chain:{run.task_id}",
+        strict_params=False,
+        idempotency_key=f"failure-chain:{run.id}",
+        parent_run_id=run.id,
+        root_run_id=run.root_run_id or run.id,
+        chain_depth=run.chain_depth + 1,
+    )
+
+
+def _error(run: Run) -> dict[str, Any] | None:
+    if run.error is None:
+        return None
+    return {"code": run.error.code, "message": run.error.message}

@@ -1,0 +1,117 @@
+"""The use case of looking at the server itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dicode_mcp.clock import Clock, iso
+from dicode_mcp.protocols import Health, Store
+from dicode_mcp.registry import Registry
+from dicode_mcp.runs.model import RunStatus
+from dicode_mcp.service.principal import Principal
+from dicode_mcp.service.views import is_paused, is_ready
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class Slots(Protocol):
+    """What the status shows of the dispatcher."""
+
+    @property
+    def slots(self) -> int:
+        """How many runs may be on at once."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """How many slots are taken."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many runs wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What does not change while the server runs."""
+
+    version: str
+    pid: int
+    started_at_ms: int
+    data_dir: str
+    config_file: str | None
+    url: Callable[[], str | None]
+    sandbox: Health
+    notes: tuple[str, ...] = ()
+    """Sentences on accepted settings without effect in this build."""
+
+
+class StatusService:
+    """What the server says of itself."""
+
+    def __init__(
+        self,
+        *,
+        facts: ServerFacts,
+        registry: Registry,
+        store: Store,
+        slots: Slots,
+        runtimes: Callable[[], Mapping[str, Health]],
+        clock: Clock,
+    ) -> None:
+        self._facts = facts
+        self._registry = registry
+        self._store = store
+        self._slots = slots
+        self._runtimes = runtimes
+        self._clock = clock
+
+    async def get(self, principal: Principal) -> dict[str, Any]:
+        """Show version, load, tasks by state, runs of the last day, and what is enforced."""
+        principal.require("read")
+        facts, now = self._facts, self._clock.now_ms()
+        counts = await self._store.count_runs(since_ms=now - _DAY_MS)
+        status: dict[str, Any] = {
+            "version": facts.version,
+            "pid": facts.pid,
+            "started_at": iso(facts.started_at_ms),
+            "uptime_seconds": max(0, (now - facts.started_at_ms) // 1000),
+            "data_dir": facts.data_dir,
+            "tasks": self._task_counts(),
+            "sources": len(self._registry.source_states()),
+            "slots": {
+                "total": self._slots.slots,
+                "running": self._slots.running,
+                "waiting": self._slots.waiting,
+            },
+            "runs_last_24h": {status.value: counts.get(status, 0) for status in RunStatus},
+            "runtimes": [
+                {"name": name, "available": health.ok, **_message(health)}
+                for name, health in sorted(self._runtimes().items())
+            ],
+            "sandbox": {"enforced": facts.sandbox.ok, "message": facts.sandbox.message},
+        }
+        if facts.config_file:
+            status["config_file"] = facts.config_file
+        if url := facts.url():
+            status["url"] = url
+        if facts.notes:
+            status["notes"] = list(facts.notes)
+        return status
+
+    def _task_counts(self) -> dict[str, int]:
+        entries = self._registry.entries()
+        return {
+            "total": len(entries),
+            "ready": sum(1 for e in entries if is_ready(e)),
+            "broken": sum(1 for e in entries if not is_ready(e)),
+            "paused": sum(1 for e in entries if is_paused(e)),
+        }
+
+
+def _message(health: Health) -> dict[str, str]:
+    return {"message": health.message} if health.message else {}

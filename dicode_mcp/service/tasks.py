@@ -1,0 +1,229 @@
+"""Use cases on tasks: list, look, pause, validate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.protocols import Pause, Store
+from dicode_mcp.queue import Queue
+from dicode_mcp.registry import Entry, Registry
+from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.cursors import decode, encode
+from dicode_mcp.service.principal import Principal
+from dicode_mcp.service.views import (
+    condition_view,
+    is_paused,
+    is_ready,
+    problem_view,
+    task_detail,
+    task_view,
+)
+from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.problems import Problem, SpecError
+
+NextRun = Callable[[str], int | None]
+"""Gives when a task will start by itself next (epoch ms), if it will."""
+
+PAUSE_OWNER = "pause"
+
+
+class FolderLoader(Protocol):
+    """Reads a task folder, strictly."""
+
+    def load(self, folder: Path, *, task_id: str, source: str, source_root: Path) -> Task:
+        """Give the task; raises SpecError."""
+        ...
+
+    def validate_text(self, text: str, filename: str) -> list[Problem]:
+        """Give what is wrong with a manifest's text alone."""
+        ...
+
+
+class TasksService:
+    """What callers may do with tasks."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        queue: Queue,
+        store: Store,
+        loader: FolderLoader,
+        check: Callable[[Task], list[Condition]],
+        audit: Audit,
+        clock: Clock,
+        next_run: NextRun,
+    ) -> None:
+        self._registry = registry
+        self._queue = queue
+        self._store = store
+        self._loader = loader
+        self._check = check
+        self._audit = audit
+        self._clock = clock
+        self._next_run = next_run
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        query: str | None = None,
+        tag: str | None = None,
+        source: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """List tasks by id: ``{tasks: […], next_cursor?}``.
+
+        ``query`` matches id, name, description and tags, all its words. ``status`` is ``ready``
+        ``broken`` or ``paused``.
+        """
+        principal.require("read")
+        after = decode(cursor) if cursor else ""
+        found = [
+            entry
+            for entry in self._registry.entries()
+            if entry.id > after
+            and principal.sees(entry.id)
+            and _matches(entry, query=query, tag=tag, source=source, status=status)
+        ]
+        page = found[:limit]
+        last = await self._store.last_runs([entry.id for entry in page])
+        result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in page]}
+        if len(found) > limit:
+            result["next_cursor"] = encode(page[-1].id)
+        return result
+
+    async def get(
+        self, principal: Principal, task_id: str, *, explain: bool = False
+    ) -> dict[str, Any]:
+        """Show one task whole. Raises TASK_NOT_FOUND with the nearest names."""
+        principal.require("read")
+        entry = self._entry(principal, task_id)
+        last = await self._store.last_runs([entry.id])
+        return task_detail(entry, last_run=last.get(entry.id), next_run_ms=self._next_run(entry.id))
+
+    async def set_enabled(
+        self, principal: Principal, task_id: str, enabled: bool, reason: str = ""
+    ) -> dict[str, Any]:
+        """Pause a task or end its pause. Stored; files stay untouched."""
+        async with self._audit.action(principal, "set_task_enabled", task_id, enabled=enabled):
+            entry = self._entry(principal, task_id)
+            principal.require("author", entry.id)
+            if enabled:
+                await self._store.clear_pause(entry.id)
+                self._registry.set_conditions(entry.id, PAUSE_OWNER, ())
+            else:
+                pause = Pause(entry.id, self._clock.now_ms(), principal.actor, reason)
+                await self._store.set_pause(pause)
+                self.show_pause(pause)
+        return await self.get(principal, entry.id)
+
+    def show_pause(self, pause: Pause) -> None:
+        """Put a stored pause on the task as a condition."""
+        message = f"paused by {pause.actor}" + (f": {pause.reason}" if pause.reason else "")
+        self._registry.set_conditions(
+            pause.task_id,
+            PAUSE_OWNER,
+            (Condition(ConditionType.PAUSED, True, "Paused", message, pause.at_ms),),
+        )
+
+    async def validate(
+        self,
+        principal: Principal,
+        *,
+        task_id: str | None = None,
+        path: str | None = None,
+        text: str | None = None,
+    ) -> dict[str, Any]:
+        """Check a task of the server, a folder of its machine, or the text of a manifest.
+
+        Gives ``{valid, problems[], conditions[], id?}``; nothing is put in force. Exactly one of
+        the three is given.
+        """
+        given = [name for name, v in (("id", task_id), ("path", path), ("text", text)) if v]
+        if len(given) != 1:
+            raise DicodeError(
+                Code.INVALID_ARGUMENT,
+                f"give exactly one of id, path and text; found {', '.join(given) or 'none'}",
+                hint='for example {"id": "hello"}',
+            )
+        principal.require("read" if task_id else "author")
+        if text is not None:
+            problems = await asyncio.to_thread(self._loader.validate_text, text, "task.yaml")
+            return _verdict(problems, [])
+        if task_id is not None:
+            entry = self._entry(principal, task_id)
+            return {"id": entry.id, **await self._validate_folder(entry.folder, entry.id)}
+        folder = await asyncio.to_thread(_task_folder, path or "")
+        return await self._validate_folder(folder, folder.name)
+
+    async def _validate_folder(self, folder: Path, task_id: str) -> dict[str, Any]:
+        try:
+            task = await asyncio.to_thread(
+                self._loader.load, folder, task_id=task_id, source="", source_root=folder.parent
+            )
+        except SpecError as error:
+            return _verdict(list(error.problems), [])
+        return _verdict([], await asyncio.to_thread(self._check, task))
+
+    def _entry(self, principal: Principal, task_id: str) -> Entry:
+        entry = self._registry.resolve(task_id)
+        if entry is None or not principal.sees(entry.id):
+            raise self._queue.unknown_task(task_id)
+        return entry
+
+    def _view(self, entry: Entry, last: Mapping[str, Any]) -> dict[str, Any]:
+        return task_view(entry, last_run=last.get(entry.id), next_run_ms=self._next_run(entry.id))
+
+
+def _task_folder(path: str) -> Path:
+    folder = Path(path).expanduser()
+    if folder.name == "task.yaml":
+        folder = folder.parent
+    if not folder.is_absolute() or not folder.is_dir():
+        raise DicodeError(
+            Code.NOT_FOUND,
+            "path is not an absolute path of a folder on the server's machine",
+            hint="give the absolute path of the folder that holds task.yaml",
+        )
+    return folder
+
+
+def _verdict(problems: list[Problem], conditions: list[Condition]) -> dict[str, Any]:
+    blocking = [c for c in conditions if c.type is ConditionType.READY and not c.status]
+    return {
+        "valid": not problems and not blocking,
+        "problems": [problem_view(p) for p in problems],
+        "conditions": [condition_view(c) for c in conditions],
+    }
+
+
+def _matches(
+    entry: Entry, *, query: str | None, tag: str | None, source: str | None, status: str | None
+) -> bool:
+    spec = entry.task.spec if entry.task else None
+    if tag and (spec is None or tag not in spec.tags):
+        return False
+    if source and entry.source != source:
+        return False
+    if status and status != _status(entry):
+        return False
+    if not query:
+        return True
+    words = [entry.id, spec.name, spec.description, *spec.tags] if spec else [entry.id]
+    haystack = " ".join(words).casefold()
+    return all(word in haystack for word in query.casefold().split())
+
+
+def _status(entry: Entry) -> str:
+    if is_paused(entry):
+        return "paused"
+    return "ready" if is_ready(entry) else "broken"

@@ -1,0 +1,205 @@
+"""The shapes every surface shows (SPEC 6.2): plain JSON-able dicts, absent rather than null."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dicode_mcp.clock import iso
+from dicode_mcp.conditions import Condition, ConditionType, find
+from dicode_mcp.registry import Entry, SourceState
+from dicode_mcp.runs.logs import LogLine
+from dicode_mcp.runs.model import Output, Run, RunError, RunStatus
+from dicode_mcp.spec.problems import Problem
+
+
+def condition_view(condition: Condition) -> dict[str, Any]:
+    """Show a condition; ``status`` is "True" or "False", as Kubernetes writes it."""
+    return _compact(
+        type=condition.type.value,
+        status=str(condition.status),
+        reason=condition.reason,
+        message=condition.message or None,
+        since=iso(condition.since_ms) if condition.since_ms else None,
+    )
+
+
+def problem_view(problem: Problem) -> dict[str, Any]:
+    """Show one problem of a file."""
+    return _compact(
+        file=problem.file,
+        line=problem.line,
+        column=problem.column,
+        path=problem.path or None,
+        message=problem.message,
+        hint=problem.hint,
+    )
+
+
+def is_paused(entry: Entry) -> bool:
+    """Tell whether a stored pause is on the task."""
+    paused = find(entry.conditions, ConditionType.PAUSED)
+    return paused is not None and paused.status
+
+
+def is_ready(entry: Entry) -> bool:
+    """Tell whether what is written is what is in force."""
+    ready = find(entry.conditions, ConditionType.READY)
+    return entry.task is not None and (ready is None or ready.status)
+
+
+def task_view(
+    entry: Entry, *, last_run: Run | None = None, next_run_ms: int | None = None
+) -> dict[str, Any]:
+    """Show a task as listings do; a task that never loaded has neither runtime nor trigger."""
+    task = entry.task
+    view = _compact(
+        id=entry.id,
+        name=task.spec.name if task else entry.id.rsplit("/", 1)[-1],
+        description=(task.spec.description or None) if task else None,
+        tags=list(task.spec.tags) if task and task.spec.tags else None,
+        runtime=task.spec.runtime if task else None,
+        trigger=_trigger_view(task.manifest) if task else None,
+        enabled=task is not None and not is_paused(entry),
+        hash=task.short_hash if task else None,
+        source=entry.source,
+        revision=task.revision if task else None,
+        conditions=[condition_view(c) for c in entry.conditions],
+        next_run=iso(next_run_ms) if next_run_ms else None,
+        last_run=run_line(last_run) if last_run else None,
+    )
+    return view
+
+
+def task_detail(
+    entry: Entry, *, last_run: Run | None = None, next_run_ms: int | None = None
+) -> dict[str, Any]:
+    """Show a task whole: the effective manifest, where it lies, what is wrong with its file."""
+    view = task_view(entry, last_run=last_run, next_run_ms=next_run_ms)
+    task = entry.task
+    if task is not None:
+        view["hash"] = task.digest
+        view["spec"] = dict(task.manifest or {})
+    view["folder"] = str(entry.folder)
+    if entry.problems:
+        view["problems"] = [problem_view(p) for p in entry.problems]
+    return view
+
+
+def run_line(run: Run) -> dict[str, Any]:
+    """Show a run as listings do: no return value, output or traceback."""
+    return _compact(
+        run_id=run.id,
+        task=run.task_id,
+        status=run.status.value,
+        trigger=run.trigger.value,
+        created_at=iso(run.created_at_ms),
+        started_at=iso(run.started_at_ms) if run.started_at_ms else None,
+        finished_at=iso(run.finished_at_ms) if run.finished_at_ms else None,
+        duration_ms=run.duration_ms,
+        reason=run.reason,
+        error=_error_line(run.error),
+        attempt=run.attempt,
+        parent_run_id=run.parent_run_id,
+        replay_of=run.replay_of,
+        revision=run.revision,
+        hash=run.task_hash[:6] or None,
+    )
+
+
+def run_detail(run: Run, tail: Sequence[LogLine] = ()) -> dict[str, Any]:
+    """Show a run whole. A run that failed names the next useful call under ``next``."""
+    view = run_line(run)
+    if run.error is not None:
+        view["error"] = _error_detail(run.error)
+    if run.return_value is not None:
+        view["return_value"] = json.loads(run.return_value)
+    if run.output is not None:
+        view["output"] = output_view(run.output)
+    if run.root_run_id and run.root_run_id != run.id:
+        view["root_run_id"] = run.root_run_id
+    view.update(_compact(exit_code=run.exit_code or None, signal=run.signal))
+    view["logs_tail"] = [log_view(line) for line in tail]
+    following = next_step(run)
+    if following:
+        view["next"] = following
+    return view
+
+
+def next_step(run: Run) -> str | None:
+    """Say which call helps most with a run in this state."""
+    if not run.status.ended:
+        return f'get_run with run_id "{run.id}" and wait_seconds to wait for its end'
+    if run.status is RunStatus.SUCCESS:
+        return None
+    if run.error is not None and run.error.file:
+        place = f"{run.error.file}:{run.error.line}" if run.error.line else run.error.file
+        return (
+            f"look at {place} of task {run.task_id}, mend it, then run_task again;"
+            f' get_logs with run_id "{run.id}" has the whole log'
+        )
+    return f'get_logs with run_id "{run.id}" has the whole log; get_task shows what was declared'
+
+
+def output_view(output: Output) -> dict[str, Any]:
+    """Show what a task displayed."""
+    return _compact(
+        kind=output.kind,
+        content_type=output.content_type,
+        body=output.body,
+        base64=output.base64 or None,
+        name=output.name,
+        data=output.data,
+    )
+
+
+def log_view(line: LogLine) -> dict[str, Any]:
+    """Show one log line."""
+    return {
+        "seq": line.seq,
+        "ts": iso(line.ts_ms),
+        "level": line.level.label,
+        "message": line.message,
+    }
+
+
+def source_view(state: SourceState) -> dict[str, Any]:
+    """Show a source."""
+    commit = state.revision.commit if state.revision else None
+    return _compact(
+        name=state.name,
+        type=state.kind,
+        path=state.location if state.kind == "local" else None,
+        url=state.location if state.kind == "git" else None,
+        revision=commit,
+        dev_mode=state.dev_mode,
+        tasks=state.task_count,
+        conditions=[condition_view(c) for c in state.conditions],
+        problems=[problem_view(p) for p in state.problems] or None,
+    )
+
+
+def _trigger_view(manifest: Mapping[str, Any] | None) -> Any:
+    return dict(manifest or {}).get("trigger")
+
+
+def _error_line(error: RunError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return _compact(
+        code=error.code, message=error.message, hint=error.hint, file=error.file, line=error.line
+    )
+
+
+def _error_detail(error: RunError) -> dict[str, Any]:
+    return {**(_error_line(error) or {}), **_compact(traceback=error.traceback)}
+
+
+def _compact(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def conditions_text(conditions: Iterable[Condition]) -> str:
+    """Write conditions on one line, for logs."""
+    return ", ".join(f"{c.type.value}={c.status} ({c.reason})" for c in conditions)

@@ -1,0 +1,67 @@
+"""The paths a task is granted: made absolute; refused where they open the server itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_ENGINE_SOCKETS = frozenset({"docker.sock", "podman.sock", "containerd.sock", "crio.sock"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a task stands: the folders its relative paths, ``~`` and refusals are measured by."""
+
+    folder: Path
+    home: Path
+    data_dir: Path
+    allowed_in_data_dir: tuple[Path, ...] = ()
+    """Folders below the data dir a task may be granted, read-only: its checkout."""
+
+
+def absolute(text: str, ground: Ground) -> str:
+    """Make a granted path absolute and plain: ``~`` is home, relative is the task folder."""
+    if text == "~" or text.startswith("~/"):
+        text = str(ground.home) + text[1:]
+    return os.path.normpath(os.path.join(ground.folder, text))
+
+
+def refusal(path: str, permission: str, ground: Ground) -> tuple[str, str] | None:
+    """Give sentence and hint when an absolute path must not be granted, links followed."""
+    data_dir = str(ground.data_dir)
+    for candidate in dict.fromkeys((path, os.path.realpath(path))):
+        if candidate == "/":
+            return "would open the whole machine", "grant the folders the task needs"
+        if os.path.basename(candidate) in _ENGINE_SOCKETS:
+            return "would open the container engine, and with it the machine", "remove it"
+        for server in dict.fromkeys((data_dir, os.path.realpath(data_dir))):
+            found = _against_data_dir(candidate, server, permission, ground)
+            if found:
+                return found
+    return None
+
+
+def _against_data_dir(
+    path: str, data_dir: str, permission: str, ground: Ground
+) -> tuple[str, str] | None:
+    if _is_below(data_dir, path):
+        return "holds the server's data dir", "grant the folders inside it that the task needs"
+    if not _is_below(path, data_dir) or _in_any(path, ground.allowed_in_data_dir, permission):
+        return None
+    return "is inside the server's data dir", "keep the task's files elsewhere"
+
+
+def _in_any(path: str, folders: Sequence[Path], permission: str) -> bool:
+    if permission != "r":
+        return False
+    return any(
+        _is_below(path, root)
+        for folder in folders
+        for root in (str(folder), os.path.realpath(folder))
+    )
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,309 @@
+"""The store on two SQLite files: ``state.db``, durable at every answer, and ``logs.db``.
+
+It hands plain functions (``rows/``) to the threads that own the connections; the event loop never
+waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.protocols import AuditEntry, LogPage, LogQuery, Page, Pause, RunQuery
+from dicode_mcp.runs.logs import LogLine
+from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus
+from dicode_mcp.store import codec, log_reader
+from dicode_mcp.store.answers import Answers
+from dicode_mcp.store.database import Database, give_back
+from dicode_mcp.store.faults import storage_full, translate
+from dicode_mcp.store.log_book import Batch, LogBook
+from dicode_mcp.store.opening import Opened, open_database
+from dicode_mcp.store.reader import ReaderPool
+from dicode_mcp.store.reserve import MIB, Reserve
+from dicode_mcp.store.rows import audit, chunks, kv, listing, meta, pauses, runs, schedule
+from dicode_mcp.store.schema import LOGS_SCHEMA, STATE_SCHEMA
+from dicode_mcp.store.writer import GroupWriter
+
+_DELETED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    state: Opened
+    logs: Opened
+    instance_id: str
+
+
+class SqliteStore:
+    """A ``Store`` in a data dir, opened with ``SqliteStore.open``."""
+
+    def __init__(
+        self,
+        instance_id: str,
+        state: GroupWriter,
+        state_readers: ReaderPool,
+        logs: GroupWriter,
+        log_readers: ReaderPool,
+        reserve: Reserve,
+    ) -> None:
+        self._instance_id = instance_id
+        self._state = state
+        self._state_readers = state_readers
+        self._logs = logs
+        self._log_readers = log_readers
+        self._reserve = reserve
+        self._book = LogBook(self._write_lines)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        data_dir: Path,
+        clock: Clock,
+        *,
+        ballast_bytes: int = 64 * MIB,
+        ballast_min_free: int = 1024 * MIB,
+        lock_timeout_s: float = 5.0,
+    ) -> AsyncGenerator[SqliteStore]:
+        """Open the store of ``data_dir`` (which exists); leaving puts everything on disk.
+
+        A disk with less than ``ballast_min_free`` bytes free gets no ballast; 0 bytes of ballast
+        mean none. ``lock_timeout_s`` is how long a write waits for another process. Raises
+        ``DicodeError`` (DATA_DIR, STORAGE_UNAVAILABLE, STORAGE_FULL).
+        """
+        reserve = Reserve(data_dir, clock, size=ballast_bytes, min_free=ballast_min_free)
+        files = await asyncio.to_thread(_open_files, data_dir, reserve)
+        answers = Answers(asyncio.get_running_loop())
+        state = GroupWriter(
+            "store-state",
+            files.state.writer,
+            answers,
+            clock,
+            reserve,
+            where=files.state.where,
+            lock_timeout_s=lock_timeout_s,
+        )
+        logs = GroupWriter(
+            "store-logs",
+            files.logs.writer,
+            answers,
+            clock,
+            None,
+            where=files.logs.where,
+            lock_timeout_s=lock_timeout_s,
+        )
+        state_readers = ReaderPool(
+            "store-read", files.state.readers, answers, where=files.state.where
+        )
+        log_readers = ReaderPool("log-read", files.logs.readers, answers, where=files.logs.where)
+        async with AsyncExitStack() as stack:
+            for owner in (state, state_readers, logs, log_readers):
+                owner.start()
+                stack.push_async_callback(owner.close)
+            store = cls(files.instance_id, state, state_readers, logs, log_readers, reserve)
+            stack.push_async_callback(store.close_logs)
+            yield store
+
+    async def close_logs(self) -> None:
+        """Put every line on disk and take no more; ``open`` calls it at its end."""
+        await self._book.close()
+
+    async def instance_id(self) -> str:
+        """Give the id of this data dir."""
+        return self._instance_id
+
+    # ── Runs ──
+
+    async def add_run(self, run: Run, payload: Payload) -> Run:
+        """Commit a run with its payload; see ``Store``."""
+        body = codec.payload_bytes(payload)
+        return await self._state.run(lambda c: runs.add(c, run, body))
+
+    async def start_run(
+        self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None
+    ) -> Run:
+        """Claim a queued run; see ``Store``."""
+        return await self._state.run(
+            lambda c: runs.start(c, run_id, now_ms, task_hash, revision), essential=True
+        )
+
+    async def finish_run(
+        self, run: Run, outcome: Outcome, follow_ups: Sequence[tuple[Run, Payload]] = ()
+    ) -> Run:
+        """End a run and add its follow-ups in one transaction; see ``Store``."""
+        follows = [(follow_up, codec.payload_bytes(payload)) for follow_up, payload in follow_ups]
+        return await self._state.run(
+            lambda c: runs.finish(c, run, outcome, follows), essential=True
+        )
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """Read a run, with its values."""
+        return await self._state_readers.run(lambda c: runs.get(c, run_id))
+
+    async def get_payload(self, run_id: str) -> Payload | None:
+        """Read what a run was started with."""
+        return await self._state_readers.run(lambda c: runs.payload(c, run_id))
+
+    async def list_runs(self, query: RunQuery) -> Page[Run]:
+        """List runs, newest first; see ``Store``."""
+        return await self._state_readers.run(lambda c: listing.page(c, query))
+
+    async def last_runs(self, task_ids: Sequence[str]) -> Mapping[str, Run]:
+        """Give the newest run of each task that has one."""
+        return await self._state_readers.run(lambda c: listing.newest(c, task_ids))
+
+    async def count_runs(self, *, since_ms: int | None = None) -> Mapping[RunStatus, int]:
+        """Count runs by status."""
+        return await self._state_readers.run(lambda c: listing.counts(c, since_ms))
+
+    async def unfinished_runs(self) -> Sequence[Run]:
+        """Give every run that has not ended, oldest first."""
+        return await self._state_readers.run(listing.unfinished)
+
+    async def delete_runs(self, run_ids: Sequence[str]) -> int:
+        """Delete runs that have ended with all they own; gives their number.
+
+        Logs go first: after a crash in between the run is still there to be deleted again.
+        """
+        wanted = list(dict.fromkeys(run_ids))
+        deleted = 0
+        for start in range(0, len(wanted), _DELETED_AT_ONCE):
+            part = wanted[start : start + _DELETED_AT_ONCE]
+            deleted += await self._delete_part(part)
+        return deleted
+
+    async def _delete_part(self, run_ids: Sequence[str]) -> int:
+        ended = await self._state_readers.run(lambda c: runs.ended_of(c, run_ids))
+        self._book.forget(ended)
+
+        def remove_logs(connection: Connection) -> None:
+            chunks.remove(connection, ended)
+            give_back(connection)
+
+        def remove_runs(connection: Connection) -> int:
+            number = runs.remove(connection, ended)
+            give_back(connection)
+            return number
+
+        await self._logs.run(remove_logs)
+        return await self._state.run(remove_runs, essential=True)
+
+    # ── Logs ──
+
+    async def append_logs(self, run_id: str, lines: Sequence[LogLine]) -> None:
+        """Take lines; see ``Store``."""
+        await self._book.append(run_id, lines)
+
+    async def flush_logs(self, run_id: str) -> None:
+        """Return when the lines of a run are on disk, or dropped."""
+        await self._book.flush(run_id)
+
+    async def read_logs(self, run_id: str, query: LogQuery) -> LogPage:
+        """Read a run's log."""
+        held = self._book.held(run_id)
+        page = log_reader.from_memory(held, query)
+        if page is not None:
+            return page
+        return await self._log_readers.run(lambda c: log_reader.read(c, run_id, query, held))
+
+    def _write_lines(self, batches: Mapping[str, Batch]) -> asyncio.Future[None]:
+        def work(connection: Connection) -> None:
+            if not self._reserve.logs_allowed():
+                raise storage_full("logs.db")
+            for run_id, batch in batches.items():
+                chunks.write(connection, run_id, batch.lines, batch.open_seq)
+
+        return self._logs.submit(work)
+
+    # ── What tasks keep ──
+
+    async def kv_get(self, task_id: str, key: str) -> str | None:
+        """Read a value."""
+        codec.check_key(key)
+        return await self._state_readers.run(lambda c: kv.get(c, task_id, key))
+
+    async def kv_set(self, task_id: str, key: str, value: str, *, now_ms: int) -> None:
+        """Write a value."""
+        codec.check_key(key)
+        await self._state.run(lambda c: kv.put(c, task_id, key, value, now_ms))
+
+    async def kv_delete(self, task_id: str, key: str) -> bool:
+        """Remove a value; tells whether there was one."""
+        codec.check_key(key)
+        return await self._state.run(lambda c: kv.remove(c, task_id, key), essential=True)
+
+    async def kv_list(self, task_id: str, prefix: str = "") -> Sequence[str]:
+        """List keys with a prefix, sorted."""
+        codec.check_key(prefix)
+        return await self._state_readers.run(lambda c: kv.keys(c, task_id, prefix))
+
+    # ── Pauses, schedules, audit ──
+
+    async def set_pause(self, pause: Pause) -> None:
+        """Pause a task."""
+        await self._state.run(lambda c: pauses.put(c, pause), essential=True)
+
+    async def clear_pause(self, task_id: str) -> bool:
+        """End a pause; tells whether there was one."""
+        return await self._state.run(lambda c: pauses.remove(c, task_id), essential=True)
+
+    async def pauses(self) -> Mapping[str, Pause]:
+        """Give all pauses by task."""
+        return await self._state_readers.run(pauses.every)
+
+    async def schedule_slots(self) -> Mapping[str, int]:
+        """Give the last fired cron slot of each task."""
+        return await self._state_readers.run(schedule.slots)
+
+    async def set_schedule_slot(self, task_id: str, slot_ms: int) -> None:
+        """Note a slot as dealt with, without a run."""
+        await self._state.run(lambda c: schedule.put(c, task_id, slot_ms), essential=True)
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Write an audit entry."""
+        detail = codec.to_json(dict(entry.detail))
+        await self._state.run(lambda c: audit.add(c, entry, detail), essential=True)
+
+    async def list_audit(
+        self, *, limit: int = 100, before_id: int | None = None
+    ) -> Page[AuditEntry]:
+        """List audit entries, newest first."""
+        return await self._state_readers.run(lambda c: audit.page(c, limit, before_id))
+
+
+def _open_files(data_dir: Path, reserve: Reserve) -> _Files:
+    """Open both databases and take the ballast. Blocks."""
+    state = open_database(Database(data_dir / "state.db", "FULL"), STATE_SCHEMA, readers=2)
+    try:
+        logs = open_database(Database(data_dir / "logs.db", "NORMAL"), LOGS_SCHEMA, readers=1)
+        try:
+            instance_id = _instance_id(state)
+            reserve.prepare()
+            return _Files(state, logs, instance_id)
+        except BaseException:
+            logs.close()
+            raise
+    except BaseException:
+        state.close()
+        raise
+
+
+def _instance_id(state: Opened) -> str:
+    connection = state.writer
+    known = meta.instance_id(connection)
+    if known is not None:
+        return known
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        made = meta.make_instance_id(connection, uuid.uuid4().hex)
+        connection.exec_driver_sql("COMMIT")
+    except Exception as error:
+        raise translate(error, state.where) from error
+    return made

@@ -1,0 +1,249 @@
+"""Change notifications to clients of both protocol eras, each client once for each change.
+
+Events of the house are gathered for a moment, turned into what changed for a client, and handed to
+the modern era's listen streams and to the open connections of the handshake era. A client is told
+only that something changed; it reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mcp_types as t
+from mcp.server.connection import Connection
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ToolsListChanged,
+)
+
+from dicode_mcp.events import Event, EventBus, LogAppended, RunChanged, SourceChanged, TasksChanged
+from dicode_mcp.tools.addresses import Address, parse_address
+from dicode_mcp.tools.caller import Context, connection_of, is_modern, principal_of
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 0.15
+SEND_S = 5.0
+_EVENTS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed since clients were last told. ``uris`` are canonical; ``all`` means any."""
+
+    tools: bool = False
+    resources: bool = False
+    uris: frozenset[str] = frozenset()
+    all: bool = False
+
+    def __or__(self, other: Change) -> Change:
+        """Join two changes."""
+        return Change(
+            self.tools or other.tools,
+            self.resources or other.resources,
+            self.uris | other.uris,
+            self.all or other.all,
+        )
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changed."""
+        return self.tools or self.resources or self.all or bool(self.uris)
+
+    def touches(self, uri: str) -> bool:
+        """Tell whether the resource a client named has changed."""
+        address = parse_address(uri)
+        return address is not None and (self.all or address.uri in self.uris)
+
+
+def change_of(event: Event) -> Change:
+    """Say what an event of the house means for clients."""
+    match event:
+        case TasksChanged(task_ids):
+            uris = (Address("task", task_id).uri for task_id in task_ids)
+            return Change(resources=True, uris=frozenset(uris))
+        case SourceChanged():
+            return Change(uris=frozenset({Address("sources").uri}))
+        case RunChanged(run_id):
+            return Change(uris=frozenset({Address("run", run_id).uri}))
+        case LogAppended(run_id):
+            return Change(uris=frozenset({Address("logs", run_id).uri}))
+        case _:
+            return Change()
+
+
+class Hub:
+    """Knows the clients that want to be told, and tells them while ``run`` runs."""
+
+    def __init__(self, events: EventBus, *, gather_s: float = GATHER_S) -> None:
+        self._events = events
+        self._gather_s = gather_s
+        self._bus = InMemorySubscriptionBus()
+        self._listen = ListenHandler(self._bus)
+        self._wanted: Counter[str] = Counter()
+        self._clients: dict[Connection, _Client] = {}
+        self._pending = Change()
+        self._wake = asyncio.Event()
+        self._senders: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Tell clients of changes until cancelled."""
+        with self._events.subscribe(_EVENTS) as subscription:
+            async with asyncio.TaskGroup() as senders:
+                self._senders = senders
+                for client in self._clients.values():
+                    client.start(senders)
+                senders.create_task(self._tell())
+                lost = 0
+                async for event in subscription:
+                    self._note(change_of(event))
+                    if subscription.lost > lost:
+                        lost = subscription.lost
+                        self._note(Change(resources=True, all=True))
+
+    def tools_changed(self) -> None:
+        """Say that the set of tools is another."""
+        self._note(Change(tools=True))
+
+    def close(self) -> None:
+        """End the modern era's listen streams in order; call it when the server stops."""
+        self._listen.close()
+
+    async def listen(
+        self, ctx: Context, params: t.SubscriptionsListenRequestParams
+    ) -> t.SubscriptionsListenResult:
+        """Serve one listen stream of the modern era, for the resources the caller may see."""
+        wanted = params.notifications.resource_subscriptions or []
+        uris = [uri for uri in wanted if _may_watch(ctx, uri)]
+        filter_ = params.notifications.model_copy(update={"resource_subscriptions": uris or None})
+        with self._counted(uris):
+            return await self._listen(ctx, params.model_copy(update={"notifications": filter_}))
+
+    async def subscribe(self, ctx: Context, params: t.SubscribeRequestParams) -> t.EmptyResult:
+        """Note a resource that a connection of the handshake era wants to hear of."""
+        if _may_watch(ctx, params.uri):
+            self._client(ctx).uris.add(params.uri)
+        return t.EmptyResult()
+
+    async def unsubscribe(self, ctx: Context, params: t.UnsubscribeRequestParams) -> t.EmptyResult:
+        """Forget it again."""
+        self._client(ctx).uris.discard(params.uri)
+        return t.EmptyResult()
+
+    async def track(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Middleware: keep each connection of the handshake era once it is initialized."""
+        if ctx.method == "notifications/initialized" and not is_modern(ctx):
+            self._client(ctx)
+        return await call_next(ctx)
+
+    def _client(self, ctx: Context) -> _Client:
+        connection = connection_of(ctx)
+        client = self._clients.get(connection)
+        if client is None:
+            client = self._clients[connection] = _Client(connection)
+            connection.exit_stack.callback(self._forget, connection)
+            if self._senders is not None:
+                client.start(self._senders)
+        return client
+
+    def _forget(self, connection: Connection) -> None:
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            client.stop()
+
+    @contextmanager
+    def _counted(self, uris: Iterable[str]) -> Generator[None]:
+        counted = Counter(set(uris))
+        self._wanted += counted
+        try:
+            yield
+        finally:
+            self._wanted -= counted
+
+    def _note(self, change: Change) -> None:
+        if change:
+            self._pending |= change
+            self._wake.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._gather_s)
+            self._wake.clear()
+            change, self._pending = self._pending, Change()
+            for client in self._clients.values():
+                client.tell(change)
+            await self._publish(change)
+
+    async def _publish(self, change: Change) -> None:
+        if change.tools:
+            await self._bus.publish(ToolsListChanged())
+        if change.resources:
+            await self._bus.publish(ResourcesListChanged())
+        for uri in list(self._wanted):
+            if change.touches(uri):
+                await self._bus.publish(ResourceUpdated(uri))
+
+
+class _Client:
+    """One connection of the handshake era, with its own sender: a slow one delays only itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.uris: set[str] = set()
+        self._connection = connection
+        self._pending = Change()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        # A fresh context: the sender is not part of the request that made it.
+        self._task = group.create_task(self._send(), context=contextvars.Context())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def tell(self, change: Change) -> None:
+        watched = frozenset(uri for uri in self.uris if change.touches(uri))
+        self._pending |= replace(change, uris=watched, all=False)
+        if self._pending:
+            self._wake.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            change, self._pending = self._pending, Change()
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await self._send_change(change)
+            except TimeoutError:
+                log.info("a client did not take a change notification in time")
+            except Exception:
+                log.exception("a change notification could not be sent")
+
+    async def _send_change(self, change: Change) -> None:
+        if change.tools:
+            await self._connection.send_tool_list_changed()
+        if change.resources:
+            await self._connection.send_resource_list_changed()
+        for uri in sorted(change.uris):
+            await self._connection.send_resource_updated(uri)
+
+
+def _may_watch(ctx: Context, uri: str) -> bool:
+    principal: Any = principal_of(ctx)
+    address = parse_address(uri)
+    if address is None or not principal.allows("read"):
+        return False
+    return address.kind != "task" or principal.sees(address.id)

@@ -1,0 +1,194 @@
+"""The tools by name: which a caller sees, and the one way a call goes through.
+
+It knows schemas, principals and results; what a tool does is in its handler.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import mcp_types as t
+from mcp import MCPError
+
+from dicode_mcp.clock import Clock
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.service import Services
+from dicode_mcp.service.principal import Principal
+from dicode_mcp.tools.validation import ArgumentCheck, clip, nearest
+
+log = logging.getLogger(__name__)
+
+TOOLSETS = ("tasks", "runs", "sources", "status")
+PAGE_SIZE = 100
+
+Report = Callable[[float, float | None, str | None], Awaitable[None]]
+"""Tells the caller how far a call is: done, total, message. Does nothing if nobody asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler may use: the services, who asks, a way to tell progress, time."""
+
+    services: Services
+    principal: Principal
+    report: Report
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A tool's result: a JSON-able object, and links to what was left out of it."""
+
+    value: dict[str, Any]
+    links: tuple[t.ResourceLink, ...] = ()
+
+
+Handler = Callable[[Call, dict[str, Any]], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDef:
+    """A tool: how it is shown, who may use it (``verb``), and what it does."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
+    annotations: t.ToolAnnotations
+    toolset: str
+    verb: str
+    handler: Handler = field(repr=False)
+
+    def shown(self) -> t.Tool:
+        """Give the tool as clients see it."""
+        return t.Tool(
+            name=self.name,
+            title=self.title,
+            description=self.description,
+            input_schema=dict(self.input_schema),
+            output_schema=dict(self.output_schema),
+            annotations=self.annotations,
+        )
+
+
+class ToolRegistry:
+    """A fixed set of tools."""
+
+    def __init__(self, tools: Iterable[ToolDef], *, page_size: int = PAGE_SIZE) -> None:
+        self._tools = {tool.name: tool for tool in sorted(tools, key=lambda tool: tool.name)}
+        self._shown = {name: tool.shown() for name, tool in self._tools.items()}
+        self._checks = {
+            name: ArgumentCheck(name, tool.input_schema) for name, tool in self._tools.items()
+        }
+        self._page_size = page_size
+
+    def names(self) -> tuple[str, ...]:
+        """Give every tool's name, sorted."""
+        return tuple(self._tools)
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """Give a tool's input schema, if there is such a tool."""
+        tool = self._tools.get(name)
+        return tool.input_schema if tool else None
+
+    def page(self, principal: Principal, cursor: str | None) -> tuple[list[t.Tool], str | None]:
+        """Give one page of the tools the caller may use, and the cursor of the next."""
+        after = "" if cursor is None else _read_cursor(cursor)
+        seen = [
+            n for n, tool in self._tools.items() if n > after and _hidden(tool, principal) is None
+        ]
+        page = seen[: self._page_size]
+        more = _write_cursor(page[-1]) if len(seen) > len(page) else None
+        return [self._shown[name] for name in page], more
+
+    async def call(self, name: str, arguments: Mapping[str, Any], call: Call) -> t.CallToolResult:
+        """Check and run one call; whatever the model can mend is an ``isError`` result.
+
+        Raises ``MCPError`` (-32602) for a tool that does not exist.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            raise self._unknown(name)
+        try:
+            hidden = _hidden(tool, call.principal)
+            if hidden is not None:
+                raise hidden
+            answer = await tool.handler(call, self._checks[name](arguments))
+        except DicodeError as error:
+            return failed(error)
+        except Exception:
+            log.exception("tool call failed", extra={"tool": name})
+            return failed(
+                DicodeError(
+                    Code.INTERNAL,
+                    f"{name} failed inside the server",
+                    hint="the server's log has the details; get_status shows the server's state",
+                )
+            )
+        return succeeded(answer)
+
+    def _unknown(self, name: str) -> MCPError:
+        close = nearest(name, self._tools)
+        guess = f"; nearest: {', '.join(close)}" if close else ""
+        return MCPError(t.INVALID_PARAMS, f"Unknown tool: {clip(name)}{guess}. Call tools/list.")
+
+
+def succeeded(answer: Answer) -> t.CallToolResult:
+    """Give an answer as a result: compact JSON text equal to the structured content, then links."""
+    value, text = encode(answer.value)
+    return t.CallToolResult(
+        content=[t.TextContent(type="text", text=text), *answer.links], structured_content=value
+    )
+
+
+def failed(error: DicodeError) -> t.CallToolResult:
+    """Give an error as a result a model can read: ``{error: {code, message, hint?, data?}}``."""
+    value, text = encode({"error": error.as_dict()})
+    return t.CallToolResult(
+        content=[t.TextContent(type="text", text=text)], structured_content=value, is_error=True
+    )
+
+
+def encode(value: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Give the value as it can go over the wire, and its compact JSON text."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A task may return half of a surrogate pair; JSON allows it, UTF-8 does not.
+        text = text.encode(errors="replace").decode()
+        value = cast("dict[str, Any]", json.loads(text))
+    return value, text
+
+
+def _hidden(tool: ToolDef, principal: Principal) -> DicodeError | None:
+    """Say why the caller may not use a tool, or None when it may."""
+    if principal.toolsets is not None and tool.toolset not in principal.toolsets:
+        return DicodeError(
+            Code.FORBIDDEN,
+            f"{tool.name} belongs to the toolset '{tool.toolset}', which this connection left out",
+            hint=f"connect with --toolsets that include {tool.toolset}",
+        )
+    try:
+        principal.require(tool.verb)
+    except DicodeError as error:
+        return error
+    return None
+
+
+def _write_cursor(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _read_cursor(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        raise MCPError(t.INVALID_PARAMS, "Unknown cursor. Call the list without one.") from None

@@ -1,0 +1,280 @@
+"""JSON Schemas of the wire shapes (SPEC 6.2), written once and shared by the tools.
+
+Input schemas are closed: an unknown argument is an error. Output schemas are open: a later version
+may add fields, and a client that validates must not break.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dicode_mcp.runs.logs import Level
+from dicode_mcp.runs.model import RunStatus
+
+Schema = dict[str, Any]
+
+LOG_LEVELS = [level.label for level in Level]
+RUN_STATUSES = [status.value for status in RunStatus]
+MAX_ID = 512
+MAX_CURSOR = 1024
+
+
+def arguments(properties: Schema, *required: str) -> Schema:
+    """Make the closed schema of a tool's arguments."""
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    if required:
+        schema["required"] = list(required)
+    return schema
+
+
+def shape(properties: Schema, *required: str) -> Schema:
+    """Make the open schema of a result."""
+    schema: Schema = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    return schema
+
+
+def text(description: str, *, max_length: int = MAX_ID, **more: Any) -> Schema:
+    """Make a string argument that must not be empty."""
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": max_length,
+        "description": description,
+        **more,
+    }
+
+
+def whole(description: str, low: int, high: int, default: int | None = None) -> Schema:
+    """Make an integer argument with bounds."""
+    schema: Schema = {
+        "type": "integer",
+        "minimum": low,
+        "maximum": high,
+        "description": description,
+    }
+    if default is not None:
+        schema["default"] = default
+    return schema
+
+
+def flag(description: str, default: bool) -> Schema:
+    """Make a boolean argument."""
+    return {"type": "boolean", "default": default, "description": description}
+
+
+TASK_ID = text('Task id as list_tasks gives it, e.g. "reports/daily".')
+RUN_ID = text("Run id as run_task or get_runs gives it.", max_length=64)
+LIMIT = whole("Most items on this page.", 1, 500, 50)
+CURSOR = text("next_cursor of the page before.", max_length=MAX_CURSOR)
+
+_STRING: Schema = {"type": "string"}
+_INTEGER: Schema = {"type": "integer"}
+_BOOLEAN: Schema = {"type": "boolean"}
+_OBJECT: Schema = {"type": "object"}
+_TIME: Schema = {"type": "string", "description": "ISO 8601 with zone"}
+
+_CONDITION = shape(
+    {
+        "type": _STRING,
+        "status": {"enum": ["True", "False"]},
+        "reason": _STRING,
+        "message": _STRING,
+        "since": _STRING,
+    },
+    "type",
+    "status",
+    "reason",
+)
+CONDITIONS: Schema = {"type": "array", "items": _CONDITION}
+
+PROBLEMS: Schema = {
+    "type": "array",
+    "items": shape(
+        {
+            "file": _STRING,
+            "line": _INTEGER,
+            "column": _INTEGER,
+            "path": _STRING,
+            "message": _STRING,
+            "hint": _STRING,
+        },
+        "message",
+    ),
+}
+
+_ERROR = shape(
+    {
+        "code": _STRING,
+        "message": _STRING,
+        "hint": _STRING,
+        "file": _STRING,
+        "line": _INTEGER,
+        "traceback": _STRING,
+    },
+    "code",
+    "message",
+)
+
+_RUN_LINE: Schema = {
+    "run_id": _STRING,
+    "task": _STRING,
+    "status": {"enum": RUN_STATUSES},
+    "trigger": _STRING,
+    "created_at": _TIME,
+    "started_at": _STRING,
+    "finished_at": _STRING,
+    "duration_ms": _INTEGER,
+    "reason": _STRING,
+    "error": _ERROR,
+    "attempt": _INTEGER,
+    "parent_run_id": _STRING,
+    "replay_of": _STRING,
+    "revision": _STRING,
+    "hash": _STRING,
+}
+_RUN_KEYS = ("run_id", "task", "status", "trigger")
+
+LOG_LINES: Schema = {
+    "type": "array",
+    "items": shape(
+        {"seq": _INTEGER, "ts": _STRING, "level": {"enum": LOG_LEVELS}, "message": _STRING},
+        "seq",
+        "ts",
+        "level",
+        "message",
+    ),
+}
+
+RUN = shape(
+    {
+        **_RUN_LINE,
+        "root_run_id": _STRING,
+        "return_value": {"description": "what the task returned, any JSON"},
+        "return_value_truncated": _BOOLEAN,
+        "output": shape(
+            {
+                "kind": _STRING,
+                "content_type": _STRING,
+                "body": _STRING,
+                "base64": _BOOLEAN,
+                "name": _STRING,
+                "data": {},
+            },
+            "kind",
+            "content_type",
+        ),
+        "output_truncated": _BOOLEAN,
+        "exit_code": _INTEGER,
+        "signal": _INTEGER,
+        "logs_tail": LOG_LINES,
+        "logs_tail_truncated": _BOOLEAN,
+        "next": {"type": "string", "description": "the call that helps most now"},
+    },
+    *_RUN_KEYS,
+    "logs_tail",
+)
+
+RUNS = shape(
+    {"runs": {"type": "array", "items": shape(_RUN_LINE, *_RUN_KEYS)}, "next_cursor": _STRING},
+    "runs",
+)
+
+LOGS = shape(
+    {
+        "run_id": _STRING,
+        "status": {"enum": RUN_STATUSES},
+        "lines": LOG_LINES,
+        "next_after": _INTEGER,
+        "truncated": _BOOLEAN,
+    },
+    "run_id",
+    "lines",
+)
+
+_TASK_LINE: Schema = {
+    "id": _STRING,
+    "name": _STRING,
+    "description": _STRING,
+    "tags": {"type": "array", "items": _STRING},
+    "runtime": _STRING,
+    "trigger": _OBJECT,
+    "enabled": _BOOLEAN,
+    "hash": _STRING,
+    "source": _STRING,
+    "revision": _STRING,
+    "conditions": CONDITIONS,
+    "next_run": _TIME,
+    "last_run": shape({"run_id": _STRING, "status": _STRING}, "run_id", "status"),
+}
+_TASK_KEYS = ("id", "name", "enabled", "source", "conditions")
+
+TASK = shape(
+    {
+        **_TASK_LINE,
+        "spec": {"type": "object", "description": "the manifest in force"},
+        "folder": _STRING,
+        "problems": PROBLEMS,
+    },
+    *_TASK_KEYS,
+)
+
+TASKS = shape(
+    {"tasks": {"type": "array", "items": shape(_TASK_LINE, *_TASK_KEYS)}, "next_cursor": _STRING},
+    "tasks",
+)
+
+VERDICT = shape(
+    {"valid": _BOOLEAN, "problems": PROBLEMS, "conditions": CONDITIONS, "id": _STRING},
+    "valid",
+    "problems",
+)
+
+SOURCE = shape(
+    {
+        "name": _STRING,
+        "type": {"enum": ["local", "git"]},
+        "path": _STRING,
+        "url": _STRING,
+        "branch": _STRING,
+        "revision": _STRING,
+        "dev_mode": _BOOLEAN,
+        "tasks": _INTEGER,
+        "conditions": CONDITIONS,
+        "problems": PROBLEMS,
+    },
+    "name",
+    "type",
+    "dev_mode",
+    "conditions",
+)
+
+SOURCES = shape({"sources": {"type": "array", "items": SOURCE}}, "sources")
+
+STATUS = shape(
+    {
+        "version": _STRING,
+        "pid": _INTEGER,
+        "started_at": _TIME,
+        "uptime_seconds": _INTEGER,
+        "data_dir": _STRING,
+        "config_file": _STRING,
+        "url": _STRING,
+        "tasks": {"type": "object", "additionalProperties": _INTEGER},
+        "sources": _INTEGER,
+        "slots": {"type": "object", "additionalProperties": _INTEGER},
+        "runs_last_24h": {"type": "object", "additionalProperties": _INTEGER},
+        "runtimes": {
+            "type": "array",
+            "items": shape(
+                {"name": _STRING, "available": _BOOLEAN, "message": _STRING}, "name", "available"
+            ),
+        },
+        "sandbox": shape({"enforced": _BOOLEAN, "message": _STRING}, "enforced"),
+        "notes": {"type": "array", "items": _STRING},
+    },
+    "version",
+    "pid",
+    "tasks",
+)

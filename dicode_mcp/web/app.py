@@ -1,0 +1,126 @@
+"""The HTTP surface as one ASGI app: health, MCP over Streamable HTTP, and the guards before them.
+
+A route is a few lines over a service or hands over to the MCP SDK; rules live elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mcp.server import Server
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from dicode_mcp.errors import Code, DicodeError, Retry
+from dicode_mcp.service.principal import Principal, local_principal
+from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
+from dicode_mcp.web.hosts import HostPolicy
+from dicode_mcp.web.peers import FindOwner, find_owner
+from dicode_mcp.web.problems import on_crash, on_dicode_error, on_http_error, problem
+
+MCP_PATH = "/mcp"
+MCP_MAX_BODY = 4 * 1024 * 1024
+MAX_BODY = 5 * 1024 * 1024
+
+
+class Readiness(Enum):
+    """Whether the server takes work."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """What the app is told at its making. ``own_uid`` is whose keyless calls pass."""
+
+    own_uid: int
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_body: int = MAX_BODY
+    find_owner: FindOwner = find_owner
+    principal: Callable[[], Principal] = field(default=lambda: local_principal("mcp"))
+
+
+def create_app(
+    mcp: Server[object],
+    settings: WebSettings,
+    *,
+    readiness: Callable[[], Readiness],
+    routes: Iterable[BaseRoute] = (),
+) -> Starlette:
+    """Build the app. Its lifespan serves the MCP sessions and must be entered once."""
+    sessions = StreamableHTTPSessionManager(
+        mcp,
+        # Host and Origin are checked for every route by the guard, with the configured names.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        max_request_body_size=MCP_MAX_BODY,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with sessions.run():
+            yield
+
+    async def readyz(request: Request) -> Response:
+        return _ready_answer(readiness())
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", _healthz),
+            Route("/readyz", readyz),
+            Route(MCP_PATH, StreamableHTTPASGIApp(sessions)),
+            *routes,
+        ],
+        middleware=_guards(settings),
+        exception_handlers={
+            DicodeError: on_dicode_error,
+            HTTPException: on_http_error,
+            Exception: on_crash,
+        },
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _guards(settings: WebSettings) -> list[Middleware]:
+    policy = HostPolicy(settings.allowed_hosts, settings.allowed_origins)
+    return [
+        Middleware(HostGuard, policy=policy),
+        Middleware(
+            CallerGuard,
+            own_uid=settings.own_uid,
+            find_owner=settings.find_owner,
+            principal=settings.principal,
+            open_paths=OPEN_PATHS,
+        ),
+        Middleware(BodyLimit, default=settings.max_body, by_path={MCP_PATH: MCP_MAX_BODY}),
+    ]
+
+
+async def _healthz(request: Request) -> Response:
+    return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
+
+
+def _ready_answer(state: Readiness) -> Response:
+    if state is Readiness.READY:
+        return JSONResponse({"status": "ready"}, headers={"cache-control": "no-store"})
+    draining = state is Readiness.DRAINING
+    error = DicodeError(
+        Code.SHUTTING_DOWN if draining else Code.UNREACHABLE,
+        "the server is stopping" if draining else "the server has not read its sources yet",
+        hint="ask again in a moment",
+        retry=Retry.BACKOFF,
+    )
+    return problem(error, status=503)

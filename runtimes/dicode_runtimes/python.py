@@ -1,0 +1,201 @@
+"""Python tasks: the server's own interpreter runs the script through the SDK's entry file.
+
+Pure description: which process, with which environment. Starting it is the executor's work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import dicode_sdk
+from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, SandboxPolicy
+from dicode_mcp.runs.model import Reason, RunError
+from dicode_mcp.spec.model import Task
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_BLOCK = re.compile(rb"^# /// script[ \t]*\r?$", re.MULTILINE)
+_SDK = Path(dicode_sdk.__file__).resolve().parent
+
+
+class PythonRuntime:
+    """``runtime: python``. ``interpreter`` may be a virtual environment's ``python``."""
+
+    def __init__(
+        self,
+        *,
+        interpreter: str = sys.executable,
+        path: str = DEFAULT_PATH,
+        timezone: str | None = None,
+    ) -> None:
+        self._interpreter = interpreter
+        self._path = path
+        self._timezone = timezone
+
+    @property
+    def name(self) -> str:
+        """The name used in ``runtime:``."""
+        return "python"
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """The script file names it looks for, best first."""
+        return ("task.py",)
+
+    def health(self) -> Health:
+        """Tell whether the interpreter can be started, directly and not through a shim."""
+        path = Path(self._interpreter)
+        if not path.is_absolute() or not os.access(path, os.X_OK):
+            return Health(False, f"the interpreter {path} is not there or not executable")
+        with path.open("rb") as file:
+            shim = file.read(2) == b"#!"
+        if shim:
+            return Health(
+                False,
+                f"{path} is a script that looks for a Python, which slows every run down; "
+                "start the server with the interpreter itself",
+            )
+        return Health(True)
+
+    def check(self, task: Task) -> Sequence[Condition]:
+        """Compile the script without running it, and look for what this build does not do."""
+        if task.script is None:
+            return ()
+        try:
+            source = task.script.read_bytes()
+        except OSError as error:
+            return (_script_error(f"{task.script.name}: {os.strerror(error.errno or 0)}"),)
+        found = [_broken(source, task.script)]
+        if _BLOCK.search(source):
+            found.append(
+                Condition(
+                    ConditionType.NOT_IN_FORCE,
+                    True,
+                    "ScriptDependencies",
+                    f"{task.script.name}: the dependencies of the script block are not "
+                    "installed by this build; imports see the server's own environment",
+                )
+            )
+        return tuple(condition for condition in found if condition is not None)
+
+    def prepare(self, context: LaunchContext) -> Launch:
+        """Describe the process. Raises ``DicodeError`` when the manifest asks for DICODE_* names."""
+        task = context.task
+        if task.script is None:
+            raise DicodeError(
+                Code.TASK_NOT_READY,
+                f"task {task.id} has no script",
+                hint="write task.py beside its task.yaml",
+            )
+        return Launch(
+            argv=(self._interpreter, "-I", str(_SDK / "_main.py"), str(task.script)),
+            env=self._environment(context),
+            cwd=task.folder,
+            policy=SandboxPolicy(
+                task.spec.permissions,
+                task.folder,
+                context.scratch,
+                read=(_SDK, *_interpreter_folders()),
+                resources=task.spec.resources,
+            ),
+            files={"home/": b"", "tmp/": b""},
+            timeout_s=task.spec.timeout,
+            run_id=context.run.id,
+            instance_id=context.instance_id,
+        )
+
+    def explain(self, exit: Exit, task: Task) -> RunError | None:
+        """Say what an exit means that the script itself did not report."""
+        if exit.timed_out:
+            return RunError(
+                Reason.TIMEOUT.value,
+                f"the run took longer than its timeout of {_seconds(task.spec.timeout)}",
+                hint="make it faster, or raise `timeout` in task.yaml",
+            )
+        if exit.stopped:
+            return None
+        if exit.signal is not None:
+            return _signalled(exit.signal)
+        if exit.exit_code:
+            return RunError(
+                Reason.EXIT_CODE.value,
+                f"the process ended with exit code {exit.exit_code}",
+                hint="the last lines of the log may say why (get_logs)",
+            )
+        return RunError(
+            Reason.EXITED_EARLY.value,
+            "the process ended before the script had finished, without an error",
+            hint="something called os._exit() or replaced the process (os.exec*); "
+            "return from main() instead",
+        )
+
+    def _environment(self, context: LaunchContext) -> Mapping[str, str]:
+        """Build the environment from nothing: ours, then what the manifest grants."""
+        reserved = sorted(name for name in context.env if name.startswith("DICODE_"))
+        if reserved:
+            raise DicodeError(
+                Code.INVALID_SPEC,
+                f"permissions.env names {', '.join(reserved)}: DICODE_* is never given to a task",
+                hint="use another name",
+            )
+        env = {
+            "PATH": self._path,
+            "HOME": str(context.scratch / "home"),
+            "TMPDIR": str(context.scratch / "tmp"),
+            "LANG": "C.UTF-8",
+        }
+        if self._timezone:
+            env["TZ"] = self._timezone
+        env.update(context.env)
+        env["DICODE_RUN_ID"] = context.run.id
+        env["DICODE_TASK_ID"] = context.task.id
+        env["DICODE_INSTANCE"] = context.instance_id
+        return env
+
+
+def _interpreter_folders() -> tuple[Path, ...]:
+    return tuple(dict.fromkeys((Path(sys.base_prefix), Path(sys.prefix))))
+
+
+def _broken(source: bytes, script: Path) -> Condition | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, script.name, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        where = f"{script.name}:{error.lineno}" if error.lineno else script.name
+        return _script_error(f"{where}: {error.msg}")
+    except (ValueError, RecursionError, MemoryError) as error:
+        return _script_error(f"{script.name}: cannot be compiled: {error}")
+    return None
+
+
+def _script_error(message: str) -> Condition:
+    return Condition(ConditionType.READY, False, "ScriptError", message)
+
+
+def _signalled(number: int) -> RunError:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    hint = None
+    if number == signal.SIGKILL:
+        hint = (
+            "the server did not send it: most often the machine ran out of memory; "
+            "use less of it, e.g. read large data in pieces"
+        )
+    elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT):
+        hint = "native code crashed: a C extension, or a stack that grew too deep"
+    return RunError(Reason.SIGNAL.value, f"the process was ended by {name}", hint=hint)
+
+
+def _seconds(value: float | None) -> str:
+    return "no limit" if value is None else f"{value:g}s"

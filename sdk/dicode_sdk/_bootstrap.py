@@ -1,0 +1,111 @@
+"""The life of a Python task's process: meet the server, run the script, tell how it ended.
+
+In two stages, so that a fork server can do the first once: ``prepare`` imports, ``run`` is one run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import dicode_sdk
+from dicode_sdk import _api, _channel, _result, _script, _wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dicode_sdk._channel import Channel
+
+SDK_FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def prepare() -> None:
+    """Do what does not depend on the run; the SDK's own files may be cached, the task's not."""
+    # The task's folder is read-only to the task, and a cache there would look like an edit.
+    sys.dont_write_bytecode = True
+
+
+def inherited_fd() -> int:
+    """Give the descriptor of the connection, which the task's own children do not inherit."""
+    fd = int(os.environ["DICODE_IPC_FD"])
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def run(fd: int, script: str) -> None:
+    """Run one task to its end. Ends the process by ``SystemExit`` when the script failed."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+    channel = _channel.Channel(fd)
+    start = channel.receive()["start"]
+    names = install(channel, start)
+    outcome = perform(script, names)
+    _join_threads()
+    _flush()
+    channel.send({"finish": outcome.as_frame()})
+    if outcome.exit_code:
+        raise SystemExit(outcome.exit_code)
+
+
+def install(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
+    """Make the task's names, put them into ``dicode_sdk`` and give them."""
+    names: dict[str, Any] = {
+        "params": _api.Params(start.get("params") or {}),
+        "env": _api.Env(),
+        "kv": _api.Kv(channel),
+        "input": start.get("input"),
+        "request": start.get("request"),
+        "output": _api.Output(channel),
+        "log": _api.Log(),
+        "dicode": _api.Dicode(channel),
+        "mcp": _api.Mcp(channel),
+    }
+    for name, value in names.items():
+        setattr(dicode_sdk, name, value)
+    return names
+
+
+def perform(script: str, names: dict[str, Any]) -> _result.Outcome:
+    """Run the script and its ``main``; every way it can end is an outcome."""
+    folder = os.path.dirname(script)
+    try:
+        value = _script.execute(script, names)
+    except SystemExit as error:
+        if error.code is None or error.code == 0:
+            value = _script.result_of(sys.modules["__main__"])
+        else:
+            return _result.exited(error)
+    except KeyboardInterrupt:
+        # Python then ends the process by the signal itself, as for any script.
+        raise
+    except BaseException as error:
+        from dicode_sdk import _failure
+
+        _flush()
+        return _failure.failed(error, folder, SDK_FOLDER)
+    try:
+        return _result.returned(value)
+    except _wire.NotJson as error:
+        return _result.not_json(error)
+
+
+def _join_threads() -> None:
+    """Wait for the script's threads, as Python does, while they can still reach the server."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return
+    own = threading.current_thread()
+    for thread in threading.enumerate():
+        if thread is not own and not thread.daemon:
+            thread.join()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass

@@ -1,0 +1,223 @@
+"""A house for MCP tests: real services, registry, queue and store; runs end as their task's name says.
+
+``hello`` returns its params at once, ``slow`` runs until the test opens ``gate``, ``fails`` raises,
+``big`` returns more than an answer carries, ``chatty`` logs long lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mcp import Client
+
+from dicode_mcp.chains import Chains
+from dicode_mcp.clock import SystemClock
+from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.dispatch import LocalDispatcher
+from dicode_mcp.events import EventBus, RunProgress
+from dicode_mcp.protocols import Health
+from dicode_mcp.queue import Claim, Queue
+from dicode_mcp.registry import Entry, Registry, SourceState
+from dicode_mcp.runs.logs import Level, LogLine
+from dicode_mcp.runs.model import Outcome, RunError, RunStatus
+from dicode_mcp.service import Services
+from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.sources import SourcesService
+from dicode_mcp.service.status import ServerFacts, StatusService
+from dicode_mcp.service.tasks import TasksService
+from dicode_mcp.spec.loader import TaskLoader
+from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.problems import SpecError
+from dicode_mcp.store.sqlite import SqliteStore
+from dicode_mcp.testing.waiting import running
+
+VERSION = "9.9.9"
+BIG = 40_000
+
+_MANIFEST = """\
+name: {name}
+description: The {name} task
+runtime: python
+tags: [demo]
+trigger: {{manual: true}}
+params:
+  who: {{type: string, default: world}}
+  times: {{type: number, default: 1}}
+"""
+
+
+class _NoChains(Chains):
+    """No task of this house follows another."""
+
+    def downstream_of(self, task_id: str) -> tuple[Task, ...]:
+        """Give nothing."""
+        return ()
+
+
+class House:
+    """Everything below the surfaces, and the levers a test pulls."""
+
+    def __init__(self, folder: Path, store: SqliteStore) -> None:
+        self.folder = folder
+        self.clock = SystemClock()
+        self.bus = EventBus()
+        self.registry = Registry(self.bus, self.clock, ["demo"])
+        self.store = store
+        self.dispatcher = LocalDispatcher(4, self.clock)
+        self.queue = Queue(
+            store, self.registry, _NoChains(self.registry), self.dispatcher, self.bus, self.clock
+        )
+        self.gate = asyncio.Event()
+        self.started = asyncio.Event()
+        self.syncs = 0
+        self.loader = TaskLoader(
+            runtimes={"python": ("task.py",)},
+            environ={},
+            home=folder,
+            data_dir=folder,
+            config_dir=folder,
+        )
+        audit = Audit(store, self.clock)
+        self.services = Services(
+            tasks=TasksService(
+                registry=self.registry,
+                queue=self.queue,
+                store=store,
+                loader=self.loader,
+                check=lambda task: [],
+                audit=audit,
+                clock=self.clock,
+                next_run=lambda task_id: None,
+            ),
+            runs=RunsService(
+                queue=self.queue, registry=self.registry, store=store, bus=self.bus, audit=audit
+            ),
+            sources=SourcesService(registry=self.registry, syncer=self, audit=audit),
+            status=StatusService(
+                facts=ServerFacts(
+                    version=VERSION,
+                    pid=1,
+                    started_at_ms=self.clock.now_ms(),
+                    data_dir=str(folder),
+                    config_file=None,
+                    url=lambda: None,
+                    sandbox=Health(False, "not enforced in this build"),
+                ),
+                registry=self.registry,
+                store=store,
+                slots=self.dispatcher,
+                runtimes=lambda: {"python": Health(True)},
+                clock=self.clock,
+            ),
+            inside=Inside(
+                queue=self.queue,
+                registry=self.registry,
+                store=store,
+                bus=self.bus,
+                clock=self.clock,
+            ),
+        )
+
+    def write(self, name: str, manifest: str | None = None) -> None:
+        """Write a task's folder and put what is written in force, as the reconciler would."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "task.yaml").write_text(manifest or _MANIFEST.format(name=name))
+        (folder / "task.py").write_text("def main(): pass\n")
+        self.registry.apply("demo", [self._entry(name, folder)])
+
+    def remove(self, name: str) -> None:
+        """Take a task away."""
+        self.registry.apply("demo", [], [name])
+
+    async def sync(self, source: str) -> None:
+        """Stand in for the reconciler."""
+        self.syncs += 1
+
+    async def run(self) -> None:
+        """Run what is submitted, until cancelled."""
+        self.dispatcher.open()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                claim = await self.queue.claim(await self.dispatcher.next())
+                if claim is not None:
+                    group.create_task(self._execute(claim))
+
+    def _entry(self, name: str, folder: Path) -> Entry:
+        try:
+            task = self.loader.load(folder, task_id=name, source="demo", source_root=self.folder)
+        except SpecError as error:
+            broken = Condition(ConditionType.READY, False, "InvalidSpec", error.message)
+            return Entry(name, "demo", folder, None, (broken,), tuple(error.problems))
+        ready = Condition(ConditionType.READY, True, "Loaded")
+        return Entry(name, "demo", folder, task, (ready,))
+
+    async def _execute(self, claim: Claim) -> None:
+        run = claim.run
+        await self._log(
+            run.id, f"{run.task_id} begins", "x" * 5_000 if run.task_id == "chatty" else ""
+        )
+        outcome = await getattr(self, f"_{run.task_id}")(claim)
+        await self.queue.finish(run, outcome)
+
+    async def _hello(self, claim: Claim) -> Outcome:
+        return self._success({"params": dict(claim.payload.params), "input": claim.payload.input})
+
+    async def _big(self, claim: Claim) -> Outcome:
+        return self._success("é" * BIG)
+
+    async def _chatty(self, claim: Claim) -> Outcome:
+        return self._success(None)
+
+    async def _fails(self, claim: Claim) -> Outcome:
+        error = RunError(code="script_error", message="KeyError: 'city'", file="task.py", line=7)
+        return Outcome(RunStatus.FAILURE, self.clock.now_ms(), reason="script_error", error=error)
+
+    async def _slow(self, claim: Claim) -> Outcome:
+        cancelled = asyncio.Event()
+        self.queue.on_stop(claim.run.id, lambda reason: cancelled.set())
+        self.started.set()
+        self.bus.publish(RunProgress(claim.run.id, 1, 4, "first part"))
+        gate, stop = asyncio.create_task(self.gate.wait()), asyncio.create_task(cancelled.wait())
+        done, waiting = await asyncio.wait({gate, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        self.queue.on_stop(claim.run.id, None)
+        if stop in done:
+            return Outcome(RunStatus.CANCELLED, self.clock.now_ms(), reason="cancelled")
+        return self._success("done")
+
+    async def _log(self, run_id: str, *messages: str) -> None:
+        now = self.clock.now_ms()
+        texts = [text for text in messages if text]
+        lines = [LogLine(i, now, Level.INFO, text) for i, text in enumerate(texts, 1)]
+        await self.store.append_logs(run_id, lines)
+
+    def _success(self, value: Any) -> Outcome:
+        return Outcome(RunStatus.SUCCESS, self.clock.now_ms(), return_value=json.dumps(value))
+
+
+@asynccontextmanager
+async def open_house(folder: Path) -> AsyncGenerator[House]:
+    """Open a house with its five tasks."""
+    (folder / "tasks").mkdir()
+    async with SqliteStore.open(folder, SystemClock(), ballast_bytes=0) as store:
+        house = House(folder / "tasks", store)
+        house.registry.put_source(SourceState("demo", "local", str(house.folder)))
+        for name in ("hello", "slow", "fails", "big", "chatty"):
+            house.write(name)
+        house.registry.started()
+        async with running(house.run()):
+            yield house
+            house.gate.set()
+
+
+Opening = Callable[..., AbstractAsyncContextManager[Client]]
+"""Opens a client; keyword arguments go to the SDK's ``Client``."""
