@@ -1,10 +1,13 @@
-"""Time, passed in: the wall clock in milliseconds since the epoch, and a monotonic clock."""
+"""Time, passed in: the wall clock in ms since the epoch, a monotonic clock, and waiting."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -18,6 +21,13 @@ class Clock(Protocol):
         """Give seconds that never go back; only differences mean anything."""
         ...
 
+    async def wait(self, wake: asyncio.Event, seconds: float | None) -> bool:
+        """Wait until ``wake`` is set or ``seconds`` of ``monotonic`` have passed; None is no limit.
+
+        Tells whether it was set.
+        """
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -29,6 +39,18 @@ class SystemClock:
     def monotonic(self) -> float:
         """Read the monotonic clock."""
         return time.monotonic()
+
+    async def wait(self, wake: asyncio.Event, seconds: float | None) -> bool:
+        """Wait for ``wake``, at most ``seconds``."""
+        # Here, because the command line reads times too and asyncio is half of its start.
+        import asyncio
+
+        try:
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 def iso(ms: int) -> str:

@@ -27,6 +27,8 @@ class ConditionType(StrEnum):
     """False: dependencies are being prepared, or could not be."""
     TYPES = "TypesChecked"
     """False: the type checker found errors in the script; it runs all the same."""
+    REFERENCES = "ReferencesFound"
+    """False: a task that this one names (its failure chain) is not there; it runs all the same."""
     CRASH_LOOPING = "CrashLooping"
     """True: a daemon keeps ending and is restarted with growing delays."""
     SYNCED = "Synced"

@@ -45,11 +45,10 @@ from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.sources.local import LocalSource
-from dicode_mcp.spec.digest import DigestCache
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.support import not_in_force
-from dicode_mcp.store.lock import DataDirLock
+from dicode_mcp.store.lock import DataDirLock, LockInfo
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.tools.hub import Hub
 from dicode_mcp.tools.server import McpServer, create_mcp_server
@@ -76,6 +75,7 @@ class Server:
         self._environ = environ
         self._clock = clock
         self._http = http
+        self._started_at_ms = clock.now_ms()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._state = Readiness.STARTING
@@ -98,7 +98,7 @@ class Server:
         """Run until stopped. Raises ``DicodeError`` when the server cannot start."""
         async with AsyncExitStack() as stack:
             lock = stack.enter_context(DataDirLock(self._config.data_dir))
-            lock.write(self._lock_info())
+            lock.publish(self._lock_info())
             store = await stack.enter_async_context(
                 SqliteStore.open(self._config.data_dir, self._clock)
             )
@@ -157,7 +157,7 @@ class Server:
         http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
         listening = await surfaces.enter_async_context(http.listening())
         self._url = listening.url
-        lock.write(self._lock_info(listening.host, listening.port))
+        lock.publish(self._lock_info(listening.host, listening.port))
 
     async def _look_once(self, house: House) -> None:
         """Wait for the first look at every source, but not for ever for a slow one."""
@@ -214,14 +214,15 @@ class Server:
             drained.cancel()
             hurried.cancel()
 
-    def _lock_info(self, host: str | None = None, port: int | None = None) -> dict[str, object]:
-        return {
-            "pid": os.getpid(),
-            "version": __version__,
-            "host": host,
-            "port": port,
-            "started_at_ms": self._clock.now_ms(),
-        }
+    def _lock_info(self, host: str | None = None, port: int | None = None) -> LockInfo:
+        return LockInfo(
+            pid=os.getpid(),
+            version=__version__,
+            started_at_ms=self._started_at_ms,
+            host=host,
+            port=port,
+            socket=str(self._config.data_dir / SOCKET_NAME),
+        )
 
 
 class House:
@@ -244,7 +245,7 @@ class House:
         self._scratch = config.data_dir / "runs"
         bus = EventBus()
         self._runtimes = load_runtimes(config)
-        loader = _task_loader(config, self._runtimes, environ, clock)
+        loader = _task_loader(config, self._runtimes, environ)
         self.registry = Registry(bus, clock, [source.label for source in config.sources])
         self.dispatcher = LocalDispatcher(config.execution.max_concurrent_runs, clock)
         self.queue = Queue(
@@ -362,7 +363,7 @@ def load_runtimes(config: Config) -> dict[str, Runtime]:
 
 
 def _task_loader(
-    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str], clock: Clock
+    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str]
 ) -> TaskLoader:
     return TaskLoader(
         runtimes={name: runtime.scripts for name, runtime in runtimes.items()},
@@ -371,7 +372,6 @@ def _task_loader(
         data_dir=config.data_dir,
         config_dir=config.file.parent if config.file else Path.cwd(),
         withheld=config.withheld_variables,
-        cache=DigestCache(clock),
     )
 
 

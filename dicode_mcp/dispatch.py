@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 
 from dicode_mcp.clock import Clock
 
@@ -14,8 +15,9 @@ from dicode_mcp.clock import Clock
 class LocalDispatcher:
     """Hands out runs by priority, then age, never more at once than there are slots.
 
-    A run with ``not_before_ms`` in the future waits aside without holding a slot. Belongs to one
-    event loop; ``next`` has one caller, the runner.
+    A run with ``not_before_ms`` in the future waits aside without holding a slot. A slotless run
+    (a daemon: it lasts as long as the server) is handed out at once and counts nowhere. Belongs to
+    one event loop; ``next`` has one caller, the runner.
     """
 
     def __init__(self, slots: int, clock: Clock) -> None:
@@ -25,6 +27,9 @@ class LocalDispatcher:
         self._clock = clock
         self._ready: list[tuple[int, int, str]] = []
         self._later: list[tuple[int, int, int, str]] = []
+        self._slotless: deque[str] = deque()
+        self._outside: set[str] = set()
+        """Slotless runs that are on."""
         self._known: set[str] = set()
         self._holders: set[str] = set()
         self._lent: set[str] = set()
@@ -56,13 +61,21 @@ class LocalDispatcher:
         self._open = False
 
     def submit(
-        self, run_id: str, *, priority: int, created_at_ms: int, not_before_ms: int | None
+        self,
+        run_id: str,
+        *,
+        priority: int,
+        created_at_ms: int,
+        not_before_ms: int | None,
+        slotless: bool = False,
     ) -> None:
         """Take a committed run; one that is already known is left as it is."""
-        if run_id in self._known or run_id in self._holders or run_id in self._lent:
+        if any(run_id in ids for ids in (self._known, self._holders, self._lent, self._outside)):
             return
         self._known.add(run_id)
-        if not_before_ms is not None and not_before_ms > self._clock.now_ms():
+        if slotless:
+            self._slotless.append(run_id)
+        elif not_before_ms is not None and not_before_ms > self._clock.now_ms():
             heapq.heappush(self._later, (not_before_ms, -priority, created_at_ms, run_id))
         else:
             heapq.heappush(self._ready, (-priority, created_at_ms, run_id))
@@ -80,6 +93,9 @@ class LocalDispatcher:
         while True:
             self._wake.clear()
             pause = self._promote()
+            if self._open and (run_id := self._pop_slotless()) is not None:
+                self._outside.add(run_id)
+                return run_id
             if self._open and len(self._holders) < self._slots:
                 run_id = self._pop()
                 if run_id is not None:
@@ -93,6 +109,7 @@ class LocalDispatcher:
 
     def release(self, run_id: str) -> None:
         """Give a run's slot back, whether held or lent."""
+        self._outside.discard(run_id)
         self._holders.discard(run_id)
         self._lent.discard(run_id)
         self._wake.set()
@@ -122,6 +139,14 @@ class LocalDispatcher:
         if not self._later:
             return None
         return min(60.0, (self._later[0][0] - now) / 1000)
+
+    def _pop_slotless(self) -> str | None:
+        while self._slotless:
+            run_id = self._slotless.popleft()
+            if run_id in self._known:
+                self._known.discard(run_id)
+                return run_id
+        return None
 
     def _pop(self) -> str | None:
         while self._ready:

@@ -43,6 +43,10 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+STORAGE_TROUBLE = frozenset({Code.STORAGE_FULL, Code.STORAGE_UNAVAILABLE})
+"""The store cannot write or read now; the same call works once the disk or database does."""
+
+
 class Retry(StrEnum):
     """What a caller may do with the same call after an error."""
 

@@ -62,14 +62,17 @@ Event = TasksChanged | SourceChanged | RunChanged | RunProgress | LogAppended
 class Subscription:
     """One listener's queue. Iterate it; it never ends by itself."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kinds: tuple[type[Event], ...] | None = None) -> None:
+        self._kinds = kinds
         self._events: deque[Event] = deque(maxlen=size)
         self._wake = asyncio.Event()
         self.lost = 0
         """How many events were dropped because this listener was slow."""
 
     def put(self, event: Event) -> None:
-        """Add an event, dropping the oldest when full."""
+        """Add an event of a kind listened for, dropping the oldest when full."""
+        if self._kinds is not None and not isinstance(event, self._kinds):
+            return
         if len(self._events) == self._events.maxlen:
             self.lost += 1
         self._events.append(event)

@@ -86,6 +86,10 @@ def _stop_error(reason: Reason) -> RunError:
             "the server stopped while this run was on",
             "call run_task again if it may repeat",
         )
+    if reason is Reason.REPLACED:
+        return RunError(
+            reason, "the daemon was ended: its task was changed, paused, disabled or removed"
+        )
     return RunError(reason, "the run was cancelled")
 
 

@@ -444,9 +444,15 @@ class Dispatcher(Protocol):
     """Decides which committed run starts next, and where (DESIGN 4)."""
 
     def submit(
-        self, run_id: str, *, priority: int, created_at_ms: int, not_before_ms: int | None
+        self,
+        run_id: str,
+        *,
+        priority: int,
+        created_at_ms: int,
+        not_before_ms: int | None,
+        slotless: bool = False,
     ) -> None:
-        """Take a committed run."""
+        """Take a committed run; one that is ``slotless`` neither waits for a slot nor takes one."""
         ...
 
     def discard(self, run_id: str) -> bool:

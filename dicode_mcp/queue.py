@@ -10,18 +10,18 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import ConditionType, find
-from dicode_mcp.errors import Code, DicodeError, Retry
+from dicode_mcp.errors import STORAGE_TROUBLE, Code, DicodeError, Retry
 from dicode_mcp.events import EventBus, RunChanged
 from dicode_mcp.protocols import Dispatcher, Store
 from dicode_mcp.registry import Entry, Registry
-from dicode_mcp.runs.follow_ups import chain_requests, failure_request
+from dicode_mcp.runs.follow_ups import chain_requests, depth_error
 from dicode_mcp.runs.model import (
     Outcome,
     Payload,
@@ -40,7 +40,9 @@ log = logging.getLogger("dicode.queue")
 
 MAX_INPUT_BYTES = 8 * 1024 * 1024
 _FRESH_KEPT = 256
-_FINISH_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
+_STORE_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
+
+T = TypeVar("T")
 
 Stopper = Callable[[Reason], None]
 
@@ -84,6 +86,8 @@ class Queue:
         self._fresh: OrderedDict[str, tuple[Run, Payload]] = OrderedDict()
         self._waiters: dict[str, set[asyncio.Future[Run]]] = {}
         self._stoppers: dict[str, Stopper] = {}
+        self._stops_wanted: dict[str, Reason] = {}
+        """Stops asked for between a run's claim and the moment its stopper is known."""
         self._refusing: DicodeError | None = None
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────
@@ -100,10 +104,28 @@ class Queue:
         task = self._task_for(request)
         run, payload = self._build(request, task)
         stored = await self._store.add_run(run, payload)
-        if stored.id != run.id:
-            return stored
-        self._admit(run, payload)
-        return run
+        if stored.id == run.id:
+            self._admit(run, payload)
+        elif stored.status is RunStatus.QUEUED:
+            # Its own submit may have failed after the commit; the dispatcher knows if it did not.
+            self._dispatch(stored)
+        return stored
+
+    async def record(
+        self, request: RunRequest, error: RunError, status: RunStatus = RunStatus.SKIPPED
+    ) -> Run:
+        """Commit a run that is over before it began, so that it is seen and its slot is taken.
+
+        Gives the stored run; with a slot that has a run already, that one. Raises TASK_NOT_FOUND
+        or a storage error.
+        """
+        if self._registry.get(request.task_id) is None:
+            raise self.unknown_task(request.task_id)
+        row, payload = self._unstarted(request, error, status)
+        stored = await self._store.add_run(row, payload)
+        if stored.id == row.id:
+            self._publish(row)
+        return stored
 
     def refuse(self, error: DicodeError | None) -> None:
         """Refuse every further submit with ``error``; None accepts again."""
@@ -184,6 +206,8 @@ class Queue:
             priority=run.priority,
             created_at_ms=run.created_at_ms,
             not_before_ms=run.not_before_ms,
+            # A daemon lasts as long as the server: it would keep its slot for ever.
+            slotless=run.trigger is Trigger.DAEMON,
         )
 
     async def claim(self, run_id: str) -> Claim | None:
@@ -194,22 +218,30 @@ class Queue:
         """
         run, payload = self._fresh.pop(run_id, (None, None))
         if run is None:
-            run = await self._existing(run_id)
+            run = await self._patiently(run_id, lambda: self._existing(run_id))
         entry = self._registry.get(run.task_id)
         task = entry.task if entry else None
         if task is None:
             await self.finish(run, _task_gone(run.task_id, self._clock.now_ms()))
             return None
-        run = await self._store.start_run(
-            run_id,
-            now_ms=self._clock.now_ms(),
-            task_hash=task.digest,
-            revision=task.revision,
-        )
+        run = await self._start(run, task)
         if payload is None:
-            payload = await self._store.get_payload(run_id) or Payload()
+            stored = await self._patiently(run_id, lambda: self._store.get_payload(run_id))
+            payload = stored or Payload()
         self._publish(run)
         return Claim(run, task, payload)
+
+    async def _start(self, run: Run, task: Task) -> Run:
+        def start() -> Awaitable[Run]:
+            now = self._clock.now_ms()
+            return self._store.start_run(
+                run.id, now_ms=now, task_hash=task.digest, revision=task.revision
+            )
+
+        def is_ours(stored: Run) -> bool:
+            return stored.status is RunStatus.RUNNING and stored.fence == run.fence + 1
+
+        return await self._patiently(run.id, start, is_ours)
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────
 
@@ -255,7 +287,7 @@ class Queue:
 
     # ── Ending ───────────────────────────────────────────────────────────────────────────────
 
-    async def cancel(self, run_id: str) -> Run:
+    async def cancel(self, run_id: str, reason: Reason = Reason.CANCELLED) -> Run:
         """End a run at the caller's wish; gives it as it then stands.
 
         A queued run ends at once; a running one when its process tree is gone (not awaited here).
@@ -269,24 +301,30 @@ class Queue:
                     Outcome(
                         RunStatus.CANCELLED,
                         self._clock.now_ms(),
-                        reason=Reason.CANCELLED,
+                        reason=reason,
                     ),
                 )
             except DicodeError as error:
                 if error.code is not Code.CONFLICT:
                     raise
                 run = await self._existing(run_id)
-        stopper = self._stoppers.get(run_id)
-        if stopper is not None and not run.status.ended:
-            stopper(Reason.CANCELLED)
+        if run.status is RunStatus.RUNNING:
+            stopper = self._stoppers.get(run_id)
+            if stopper is not None:
+                stopper(reason)
+            else:
+                self._stops_wanted.setdefault(run_id, reason)
         return run
 
     def on_stop(self, run_id: str, stopper: Stopper | None) -> None:
         """Set (or with None take away) what ends a running run."""
         if stopper is None:
             self._stoppers.pop(run_id, None)
-        else:
-            self._stoppers[run_id] = stopper
+            return
+        self._stoppers[run_id] = stopper
+        wanted = self._stops_wanted.pop(run_id, None)
+        if wanted is not None:
+            stopper(wanted)
 
     def stop_all(self, reason: Reason) -> None:
         """Ask every run that is on to end."""
@@ -315,6 +353,7 @@ class Queue:
             self._dispatcher.discard(run.id)
             self._dispatcher.release(run.id)
             self._fresh.pop(run.id, None)
+            self._stops_wanted.pop(run.id, None)
         self._publish(stored)
         for row, payload in follow_ups:
             if row.status is RunStatus.QUEUED:
@@ -327,62 +366,84 @@ class Queue:
     async def _write_end(
         self, run: Run, outcome: Outcome, follow_ups: list[tuple[Run, Payload]]
     ) -> Run:
+        def is_ours(stored: Run) -> bool:
+            return (stored.status, stored.finished_at_ms, stored.fence) == (
+                outcome.status,
+                outcome.finished_at_ms,
+                run.fence,
+            )
+
+        return await self._patiently(
+            run.id, lambda: self._store.finish_run(run, outcome, follow_ups), is_ours
+        )
+
+    async def _patiently(
+        self,
+        run_id: str,
+        call: Callable[[], Awaitable[T]],
+        is_ours: Callable[[T], bool] | None = None,
+    ) -> T:
+        """Make a call of the store, again and again while its disk or database is in trouble.
+
+        An earlier try may have been committed though it failed: then the next one meets a
+        CONFLICT, and the stored run that ``is_ours`` knows again is the answer.
+        """
         attempt = 0
         while True:
             try:
-                return await self._store.finish_run(run, outcome, follow_ups)
+                return await call()
             except DicodeError as error:
-                if error.retry is not Retry.BACKOFF:
+                if error.code is Code.CONFLICT and attempt and is_ours is not None:
+                    stored = await self._patiently(run_id, lambda: self._store.get_run(run_id))
+                    if stored is not None and is_ours(cast(T, stored)):
+                        return cast(T, stored)
+                if error.code not in STORAGE_TROUBLE:
                     raise
                 log.warning(
-                    "the end of a run could not be written and is tried again",
-                    extra={"run_id": run.id, "code": error.code.value},
+                    "the store cannot take a step of a run; it is tried again",
+                    extra={"run_id": run_id, "code": error.code.value},
                 )
-            await asyncio.sleep(_FINISH_PAUSES_S[min(attempt, len(_FINISH_PAUSES_S) - 1)])
+            await asyncio.sleep(_STORE_PAUSES_S[min(attempt, len(_STORE_PAUSES_S) - 1)])
             attempt += 1
 
     def _follow_ups(self, ended: Run) -> list[tuple[Run, Payload]]:
         if ended.trigger is Trigger.TEST:
             return []
         requests = chain_requests(ended, self._chains.downstream_of(ended.task_id))
-        failure = self._failure_request(ended)
+        failure = self._chains.failure_request(ended, self._defaults.on_failure_chain)
         if failure is not None:
             requests.append(failure)
-        return [row for row in map(self._follow_up_row, requests) if row is not None]
+        return [self._follow_up_row(request) for request in requests]
 
-    def _failure_request(self, ended: Run) -> RunRequest | None:
-        entry = self._registry.get(ended.task_id)
-        task = entry.task if entry else None
-        chain = task.spec.on_failure_chain if task else None
-        chain = chain or self._defaults.on_failure_chain
-        if chain is None or not chain.task:
-            return None
-        target = self._registry.resolve(chain.task, near=ended.task_id)
-        if target is None:
-            log.warning(
-                "the failure chain names a task that is not there",
-                extra={"task_id": ended.task_id, "target": chain.task},
-            )
-            return None
-        return failure_request(ended, target.id, chain.params)
-
-    def _follow_up_row(self, request: RunRequest) -> tuple[Run, Payload] | None:
+    def _follow_up_row(self, request: RunRequest) -> tuple[Run, Payload]:
         """Make the row of a follow-up; one that cannot run is kept as ended, with the reason."""
+        too_deep = depth_error(request)
+        if too_deep is not None:
+            return self._unstarted(request, too_deep, RunStatus.SKIPPED)
         try:
-            task = self._task_for(request)
-            return self._build(request, task)
+            return self._build(request, self._task_for(request))
         except DicodeError as error:
-            entry = self._registry.get(request.task_id)
-            row = self._row(request, request.task_id, entry.task if entry else None)
             paused = error.code is Code.TASK_PAUSED
-            ended = replace(
-                row,
-                status=RunStatus.SKIPPED if paused else RunStatus.FAILURE,
-                finished_at_ms=row.created_at_ms,
+            return self._unstarted(
+                request,
+                RunError(error.code.value, error.message, error.hint),
+                RunStatus.SKIPPED if paused else RunStatus.FAILURE,
                 reason=_reason_for(error),
-                error=RunError(error.code.value, error.message, error.hint),
             )
-            return ended, Payload(input=request.input)
+
+    def _unstarted(
+        self, request: RunRequest, error: RunError, status: RunStatus, reason: str | None = None
+    ) -> tuple[Run, Payload]:
+        entry = self._registry.get(request.task_id)
+        row = self._row(request, request.task_id, entry.task if entry else None)
+        ended = replace(
+            row,
+            status=status,
+            finished_at_ms=row.created_at_ms,
+            reason=reason or error.code,
+            error=error,
+        )
+        return ended, Payload(input=request.input)
 
     # ── After a crash ────────────────────────────────────────────────────────────────────────
 
@@ -393,7 +454,10 @@ class Queue:
         """
         requeued = lost = 0
         for run in await self._store.unfinished_runs():
-            if run.status is RunStatus.QUEUED:
+            if run.status is RunStatus.QUEUED and run.trigger is Trigger.DAEMON:
+                # Whoever supervises daemons starts them anew; this one would be a second instance.
+                await self.finish(run, _daemon_left(self._clock.now_ms()))
+            elif run.status is RunStatus.QUEUED:
                 self._dispatch(run)
                 requeued += 1
             elif run.status is RunStatus.RUNNING:
@@ -414,6 +478,17 @@ def _task_gone(task_id: str, now_ms: int) -> Outcome:
             Reason.TASK_GONE,
             f"task {task_id} was removed before this run could start",
             "call list_tasks to see the tasks there are",
+        ),
+    )
+
+
+def _daemon_left(now_ms: int) -> Outcome:
+    return Outcome(
+        RunStatus.CANCELLED,
+        now_ms,
+        reason=Reason.SHUTDOWN,
+        error=RunError(
+            Reason.SHUTDOWN, "the server stopped before this daemon began; it is started anew"
         ),
     )
 

@@ -113,11 +113,17 @@ class Registry:
         self._path_owner: dict[str, Claimant] = {}
         self._extra: dict[str, dict[str, tuple[Condition, ...]]] = {}
         self._view: dict[str, Entry] = {}
+        self._generation = 0
         self._losers: dict[tuple[str, str], Entry] = {}
         """By id and source."""
         self._sources: dict[str, SourceState] = {}
 
     # Reading
+
+    @property
+    def generation(self) -> int:
+        """Grows when an id comes or goes, or has another version in force; not by conditions."""
+        return self._generation
 
     def get(self, task_id: str) -> Entry | None:
         """Give the owner's entry of an id."""
@@ -260,8 +266,11 @@ class Registry:
         old = self._view.get(task_id)
         entry = self._owned(task_id)
         if entry is None:
-            self._view.pop(task_id, None)
+            if self._view.pop(task_id, None) is not None:
+                self._generation += 1
             return changed or old is not None
+        if old is None or old.task is not entry.task:
+            self._generation += 1
         new = self._with_conditions(
             entry, old, merge(entry.conditions, *self._extras(task_id), self._path_conflict(entry))
         )

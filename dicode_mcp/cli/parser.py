@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dicode {__version__}")
-    commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND"), common)
+    commands = Commands(parser, common)
     _server(commands)
     _tasks(commands)
     _runs(commands)
@@ -59,8 +59,11 @@ def _common() -> argparse.ArgumentParser:
 class Commands:
     """Adds commands with the options that all of them take."""
 
-    def __init__(self, group: Any, common: argparse.ArgumentParser) -> None:
-        self._group = group
+    def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+        # Without prog argparse lays out a usage line to find it, and imports much to do so.
+        self._group: Any = parser.add_subparsers(
+            title="commands", metavar="COMMAND", prog=parser.prog
+        )
         self._common = common
 
     def add(
@@ -89,7 +92,7 @@ class Commands:
 
     def under(self, parser: argparse.ArgumentParser) -> Commands:
         """Give the commands of a group."""
-        return Commands(parser.add_subparsers(title="commands", metavar="COMMAND"), self._common)
+        return Commands(parser, self._common)
 
 
 def _server(commands: Commands) -> None:
@@ -128,7 +131,7 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--host", metavar="ADDR", help="the HTTP address (127.0.0.1)")
     group.add_argument("--no-http", action="store_true", help="serve only the local socket")
     group.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], help="how much the log says"
+        "--log-level", choices=["debug", "info", "warn", "error"], help="how much the log says"
     )
     group.add_argument(
         "--source",

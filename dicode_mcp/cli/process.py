@@ -27,6 +27,7 @@ STOP_SECONDS = 40.0
 """Longer than ``execution.drain`` and the time its processes get to end."""
 LOG_LIMIT = 10 * 1024 * 1024
 _PAUSE = 0.02
+_NAMING_SECONDS = 2.0
 
 
 class Holder(NamedTuple):
@@ -178,7 +179,7 @@ def _spawn_and_wait(places: Places, start: Start, deadline: float) -> Hello:
 
 
 def _ended_early(code: int, log: str, offset: int) -> DicodeError:
-    last = last_line(log, offset) or f"it ended with exit code {code}"
+    last = last_line(log, offset).removeprefix("dicode: ") or f"it ended with exit code {code}"
     return DicodeError(
         Code.INVALID_CONFIG if code == 2 else Code.UNREACHABLE,
         f"the server did not start: {last}",
@@ -279,7 +280,7 @@ def stop(places: Places, seconds: float = STOP_SECONDS) -> Holder | None:
     Gives the server that ended, None when none ran. Raises ``DicodeError(CONFLICT)`` when it
     still runs after ``seconds``.
     """
-    found = holder(places)
+    found = _named_holder(places)
     if found is None:
         return None
     _check_holds(places, found.pid)
@@ -294,6 +295,16 @@ def stop(places: Places, seconds: float = STOP_SECONDS) -> Holder | None:
             hint="stop it as that user",
         ) from None
     _wait_until_gone(places, found.pid, seconds)
+    return found
+
+
+def _named_holder(places: Places) -> Holder | None:
+    """Give the holder; one that has only just started gets a moment to write its pid."""
+    deadline = time.monotonic() + _NAMING_SECONDS
+    while (found := holder(places)) is not None and found.pid == 0:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_PAUSE)
     return found
 
 

@@ -2,5 +2,6 @@
 
 from dicode_mcp.reconciler.look import NotInForce, TaskLoader
 from dicode_mcp.reconciler.loop import Reconciler
+from dicode_mcp.reconciler.worker import Timing
 
-__all__ = ["NotInForce", "Reconciler", "TaskLoader"]
+__all__ = ["NotInForce", "Reconciler", "TaskLoader", "Timing"]

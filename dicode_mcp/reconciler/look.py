@@ -21,10 +21,10 @@ from dicode_mcp.sources.discovery import (
     Scan,
     Trouble,
     discover,
-    fingerprint,
     inspect,
     scan,
 )
+from dicode_mcp.sources.fingerprint import fingerprint
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.problems import Problem, SpecError
 

@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dicode_mcp.runs.model import Run, RunRequest, RunStatus, Trigger
+from dicode_mcp.runs.model import Reason, Run, RunError, RunRequest, RunStatus, Trigger
 
 MAX_CHAIN_DEPTH = 16
+FAILURE_CHAIN = "failure-chain:"
+"""What the actor of a run begins with when a failure chain started it."""
 
 _ENDED_BADLY = frozenset({RunStatus.FAILURE, RunStatus.TIMEOUT, RunStatus.LOST})
 
@@ -26,24 +28,26 @@ def chain_matches(on: str, status: RunStatus) -> bool:
     return False
 
 
-def chain_input(run: Run) -> Any:
-    """Give what a chained run gets as ``input``: the return value, else what went wrong."""
+def chain_input(run: Run, on: str = "success") -> Any:
+    """Give what a chained run gets as ``input``: the return value of the run before it.
+
+    Where there is none, a chain on success gets None, and one that also follows failures gets how
+    the run ended: ``{status, error, returnValue}``.
+    """
     if run.return_value is not None:
         return json.loads(run.return_value)
-    if run.status is RunStatus.SUCCESS:
+    if on == "success":
         return None
     return {"status": run.status.value, "error": _error(run), "returnValue": None}
 
 
 def chain_requests(run: Run, downstream: Iterable[tuple[str, str]]) -> list[RunRequest]:
     """Give the requests of the tasks chained to ``run``: pairs of task id and ``on``."""
-    if run.chain_depth >= MAX_CHAIN_DEPTH:
-        return []
     return [
         RunRequest(
             task_id=task_id,
             trigger=Trigger.CHAIN,
-            input=chain_input(run),
+            input=chain_input(run, on),
             actor=f"chain:{run.task_id}",
             strict_params=False,
             idempotency_key=f"chain:{run.id}",
@@ -64,7 +68,7 @@ def failure_request(run: Run, target: str, params: Mapping[str, Any]) -> RunRequ
     """
     if run.status not in _ENDED_BADLY or target == run.task_id:
         return None
-    if run.actor.startswith("failure-chain:") or run.chain_depth >= MAX_CHAIN_DEPTH:
+    if run.actor.startswith(FAILURE_CHAIN):
         return None
     value = json.loads(run.return_value) if run.return_value is not None else None
     return RunRequest(
@@ -80,12 +84,23 @@ def failure_request(run: Run, target: str, params: Mapping[str, Any]) -> RunRequ
             "_chain_depth": run.chain_depth + 1,
             **params,
         },
-        actor=f"failure-chain:{run.task_id}",
+        actor=f"{FAILURE_CHAIN}{run.task_id}",
         strict_params=False,
         idempotency_key=f"failure-chain:{run.id}",
         parent_run_id=run.id,
         root_run_id=run.root_run_id or run.id,
         chain_depth=run.chain_depth + 1,
+    )
+
+
+def depth_error(request: RunRequest) -> RunError | None:
+    """Say that a follow-up would be too deep, or give None."""
+    if request.chain_depth <= MAX_CHAIN_DEPTH:
+        return None
+    return RunError(
+        Reason.CHAIN_DEPTH,
+        f"runs that follow one another may be {MAX_CHAIN_DEPTH} deep, and the one before this is",
+        "look for tasks that start each other in a circle; get_runs shows each run's parent_run_id",
     )
 
 

@@ -1,12 +1,11 @@
-"""Finds the task folders below a source's root and tells whether one may have changed.
+"""Finds the task folders below a source's root.
 
-Looks at names and file stamps only; what a manifest says is the loader's. Everything here blocks,
-so callers run it in a thread.
+Looks at names only; what a manifest says is the loader's. Everything here blocks, so callers run
+it in a thread.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -21,11 +20,6 @@ MANIFEST = "task.yaml"
 
 _NEVER_MEANT = ("#*#", "*.sw?", "*.py[co]", "*___jb_???___")
 """What editors and interpreters leave beside the files a person means."""
-_RACY_NS = 100_000_000
-"""Two writes within one tick of the file system's clock (1 to 10 ms) leave equal stamps."""
-_STAMPED = 6
-"""Values that stand for one file in a fingerprint."""
-
 Scan = Callable[[Path], list["os.DirEntry[str]"]]
 
 
@@ -128,9 +122,9 @@ class _Search:
             return []
         try:
             entries = self._scan(folder)
-        except FileNotFoundError:
-            return []
         except OSError as error:
+            if depth and isinstance(error, FileNotFoundError):
+                return []
             self._skip(
                 folder, f"cannot be read: {error.strerror}", "give the server's user read access"
             )
@@ -158,7 +152,8 @@ class _Search:
 
     def _found(self, folder: Path, manifest: os.DirEntry[str]) -> Found:
         task_id = task_id_of(folder, self._root, self._prefix)
-        return Found(task_id, folder, _trouble(folder, manifest.is_symlink(), task_id, self._root))
+        plain = manifest.is_file(follow_symlinks=False)
+        return Found(task_id, folder, _trouble(folder, plain, task_id, self._root))
 
     def _skip(self, folder: Path, message: str, hint: str) -> None:
         self.unread.append(folder)
@@ -189,90 +184,41 @@ def _inside(path: Path, root: Path) -> bool:
 
 def inspect(folder: Path, root: Path, prefix: str = "") -> Found | None:
     """Look at one folder as a search would; None when a search would not find a task there."""
-    manifest = folder / MANIFEST
+    plain = True
     try:
-        is_link = stat.S_ISLNK(manifest.lstat().st_mode)
+        plain = stat.S_ISREG((folder / MANIFEST).lstat().st_mode)
         if folder != root and folder.resolve() != root.resolve() / folder.relative_to(root):
             return None  # A folder on the way has become a link.
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, RuntimeError):
-        is_link = False
+        pass  # It is there and cannot be read: the loader says so.
     task_id = task_id_of(folder, root, prefix)
-    return Found(task_id, folder, _trouble(folder, is_link, task_id, root))
+    return Found(task_id, folder, _trouble(folder, plain, task_id, root))
 
 
-def _trouble(folder: Path, manifest_is_link: bool, task_id: str, root: Path) -> Trouble | None:
+def _trouble(folder: Path, plain: bool, task_id: str, root: Path) -> Trouble | None:
     try:
         check_task_id(task_id)
     except ValueError as error:
         return Trouble(folder, f"holds a task, but its id {error}", "rename the folder")
-    manifest = folder / MANIFEST
-    if manifest_is_link and not _inside(manifest, root):
+    return None if plain else _odd_manifest(folder / MANIFEST, root)
+
+
+def _odd_manifest(manifest: Path, root: Path) -> Trouble | None:
+    """Judge a manifest that is a link, a folder, or something whose reading could never end."""
+    if manifest.is_symlink() and not _inside(manifest, root):
         return Trouble(
             manifest, "is a link that leaves the source; it is not read", "put a plain file here"
         )
-    if not _is_plain(manifest):
+    if manifest.exists() and not manifest.is_file():
         return Trouble(manifest, "is not a file that can be read", "put a plain file here")
     return None
 
 
-def _is_plain(path: Path) -> bool:
-    """Reading a pipe or a device could wait for ever."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True  # The loader says what is wrong with it.
-
-
 def task_id_of(folder: Path, root: Path, prefix: str) -> str:
     """Give the id of a task folder below ``root`` (bytes that are no UTF-8 as ``�``)."""
-    relative = folder.relative_to(root).as_posix()
-    name = root.name if relative == "." else relative
+    # By text, since a search of thousands of folders spends most of its time on paths.
+    name = str(folder)[len(str(root)) :].lstrip("/") or root.name
     text = os.fsencode(name).decode("utf-8", "replace")
     return f"{prefix}/{text}" if prefix else text
-
-
-def fingerprint(folder: Path, now_ns: int) -> int | None:
-    """Give a number that stays while no file of a task folder changes; None: cannot be told.
-
-    It is None while a file is so new (``now_ns`` is the wall clock) that another write could
-    leave the same stamps, and when something cannot be read.
-    """
-    stamps: list[object] = []
-    try:
-        newest = _stamp(folder, stamps, 1)
-    except OSError:
-        return None
-    return hash(tuple(stamps)) if newest < now_ns - _RACY_NS else None
-
-
-def _stamp(folder: Path, stamps: list[object], depth: int) -> int:
-    """Stamp what the digest covers; raises ``OSError`` where the digest would give up too."""
-    newest = 0
-    if depth > digest.MAX_DEPTH or len(stamps) > _STAMPED * digest.MAX_FILES:
-        raise OSError(errno.EFBIG, "too large to be a task", str(folder))
-    for entry in scan(folder):
-        if digest.is_ignored(entry.name):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            stamps.append(entry.name)
-            newest = max(newest, _stamp(Path(entry.path), stamps, depth + 1))
-            continue
-        # A link is stamped by its target too, which may change on its own.
-        for found in (entry.stat(follow_symlinks=False), _target(entry)):
-            if found is not None:
-                stamps += (entry.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-                stamps += (found.st_ino, found.st_mode)
-                newest = max(newest, found.st_ctime_ns)
-    return newest
-
-
-def _target(entry: os.DirEntry[str]) -> os.stat_result | None:
-    if not entry.is_symlink():
-        return None
-    try:
-        found = entry.stat()
-    except OSError:
-        return None
-    return found if stat.S_ISREG(found.st_mode) else None

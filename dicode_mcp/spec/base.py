@@ -7,7 +7,7 @@ the errors inside each key. Knows nothing of files or positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NoReturn, Self, cast
+from typing import Any, ClassVar, LiteralString, NoReturn, Self, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -16,11 +16,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from dicode_mcp.spec.problems import KeyPath, choices
 
 Raw = Mapping[str, Any]
+
+FROM_FILE = "from_file"
+"""In the validation context: what is read is a file's own form."""
 
 
 def rule_error(message: str, hint: str = "") -> PydanticCustomError:
@@ -45,6 +48,10 @@ def checked(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return validate
 
 
+_PYDANTIC_TYPES = frozenset[str](get_args(core_schema.ErrorType))
+"""What pydantic lets be raised again by name; it also has types of its Python side."""
+
+
 class Findings:
     """Errors being collected below one place of a document."""
 
@@ -56,7 +63,13 @@ class Findings:
         error = rule_error(message, hint)
         self._errors.append(InitErrorDetails(type=error, loc=path, input=found))
 
-    def absorb(self, path: KeyPath, error: ValidationError, known: Mapping[str, Any]) -> None:
+    def absorb(
+        self,
+        path: KeyPath,
+        error: ValidationError,
+        known: Mapping[str, Any],
+        written: Callable[[KeyPath], KeyPath] = lambda loc: loc,
+    ) -> None:
         """Take over pydantic's errors; ``known`` are the keys the value may have."""
         for detail in error.errors(include_url=False):
             loc, context, found = detail["loc"], detail.get("ctx", {}), detail["input"]
@@ -65,8 +78,11 @@ class Findings:
                 kind = rule_error(context["message"], context["hint"])
             elif kind == "extra_forbidden" and len(loc) == 1 and known:
                 kind, found = rule_error("unknown key", choices(loc[0], known)), None
+            elif kind not in _PYDANTIC_TYPES:
+                name = cast(LiteralString, kind)
+                kind = PydanticCustomError(name, "{text}", {**context, "text": detail["msg"]})
             self._errors.append(
-                InitErrorDetails(type=kind, loc=(*path, *loc), input=found, ctx=context)
+                InitErrorDetails(type=kind, loc=(*path, *written(loc)), input=found, ctx=context)
             )
 
     def attempt(self, path: KeyPath, check: Callable[[], Any]) -> Any:
@@ -113,6 +129,11 @@ class Model(BaseModel):
         return raw
 
     @classmethod
+    def as_written(cls, raw: Raw, loc: KeyPath) -> KeyPath:
+        """Undo ``prepare`` for the place of an error."""
+        return loc
+
+    @classmethod
     def keys(cls) -> dict[str, None]:
         """Give the keys a file may use, in order."""
         own = {field.alias or name: None for name, field in cls.model_fields.items()}
@@ -129,7 +150,7 @@ class Model(BaseModel):
         try:
             value = handler(cls.prepare(raw))
         except ValidationError as error:
-            findings.absorb((), error, cls.keys())
+            findings.absorb((), error, cls.keys(), lambda loc: cls.as_written(raw, loc))
             value = None
         findings.raise_any(cls.__name__)
         assert value is not None
@@ -138,4 +159,5 @@ class Model(BaseModel):
     @classmethod
     def read(cls, data: Any, *, context: Mapping[str, Any] | None = None) -> Self:
         """Read the file form. Raises ``pydantic.ValidationError`` with every finding."""
-        return cls.model_validate(data, by_alias=True, by_name=False, context=context)
+        from_file = {FROM_FILE: True, **(context or {})}
+        return cls.model_validate(data, by_alias=True, by_name=False, context=from_file)

@@ -100,6 +100,16 @@ def _line(text: str) -> str:
     return text
 
 
+def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        fail("must not be empty")
+    return value
+
+
+# a length limit of pydantic's would also count out the items that have faults of their own
+SOME = (AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1}))
+"""Metadata of a list that must not be empty: ``Annotated[tuple[X, ...], *SOME]``."""
+
 Line = Annotated[str, Field(max_length=500), AfterValidator(_line)]
 """Text on one line that is not empty."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -25,6 +26,7 @@ from pydantic import (
 from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
 from dicode_mcp.spec.container import ContainerBuild, ContainerSpec
 from dicode_mcp.spec.fields import (
+    SOME,
     Duration,
     Flag,
     Line,
@@ -39,7 +41,8 @@ from dicode_mcp.spec.fields import (
 from dicode_mcp.spec.ids import check_task_id
 from dicode_mcp.spec.paramspec import ParamSpec, ParamType, read_params
 from dicode_mcp.spec.permissions import DicodeGrants, EnvEntry, FsGrant, IfMissing, Permissions
-from dicode_mcp.spec.problems import choices
+from dicode_mcp.spec.problems import KeyPath, choices
+from dicode_mcp.spec.quantities import parse_duration
 from dicode_mcp.spec.trigger import ChainTrigger, SecretRef, TriggerSpec
 
 __all__ = [
@@ -74,6 +77,7 @@ RUNTIMES = ("python", "deno", "docker", "podman")
 CONTAINER_RUNTIMES = frozenset({"docker", "podman"})
 RUNTIME_ALIASES: Mapping[str, str] = {"js": "deno", "ts": "deno"}
 DEFAULT_TIMEOUT_S = 60.0
+MAX_BACKOFF_S = 300.0
 RESERVED_CHAIN_PARAMS = ("taskID", "runID", "status", "output", "_chain_depth")
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
@@ -84,12 +88,27 @@ class RetrySpec(Model):
 
     attempts: Annotated[Positive, Field(le=100)] = 1
     backoff: Duration = 1.0
-    max_backoff: Duration = 300.0
-    on: Annotated[tuple[Literal["failure", "timeout", "lost"], ...], Field(min_length=1)] = (
+    max_backoff: Duration = MAX_BACKOFF_S
+    on: Annotated[tuple[Literal["failure", "timeout", "lost"], ...], *SOME] = (
         "failure",
         "timeout",
         "lost",
     )
+
+    @classmethod
+    def prepare(cls, raw: Raw) -> Raw:
+        """Let a first delay above the default longest one be the longest one."""
+        with suppress(ValueError):
+            if "max_backoff" not in raw and parse_duration(raw.get("backoff", 0)) > MAX_BACKOFF_S:
+                return {**raw, "max_backoff": raw["backoff"]}
+        return raw
+
+    @field_validator("max_backoff")
+    @classmethod
+    def _longest(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("backoff", 0):
+            fail("is shorter than backoff")
+        return value
 
 
 class ConcurrencySpec(Model):
@@ -242,10 +261,16 @@ class TaskSpec(Model):
         return out
 
     @classmethod
+    def as_written(cls, raw: Raw, loc: KeyPath) -> KeyPath:
+        """Tell faults of ``docker`` where they stand when it was written ``container``."""
+        if loc[:1] == ("docker",) and raw.get("docker") is None and "container" in raw:
+            return ("container", *loc[1:])
+        return loc
+
+    @classmethod
     def rules(cls, raw: Raw, findings: Findings) -> None:
         """Check what needs more than one field."""
         _container_rules(raw, findings)
-        _retry_rules(raw, findings)
         _concurrency_rules(raw, findings)
         if raw.get("mcp_port") is not None and not _is_daemon(raw.get("trigger")):
             findings.add(
@@ -257,10 +282,10 @@ class TaskSpec(Model):
     def _runtime(cls, name: str, info: ValidationInfo) -> str:
         name = RUNTIME_ALIASES.get(name, name)
         context = cast("Mapping[str, Any] | None", info.context)
-        extra = context.get("runtimes", ()) if context else ()
-        known = list(dict.fromkeys([*RUNTIMES, *extra]))
-        if name not in known and context is not None:
-            fail("is not a runtime of this server", choices(name, known))
+        if context is not None and "runtimes" in context:
+            known = list(dict.fromkeys([*RUNTIMES, *context["runtimes"]]))
+            if name not in known:
+                fail("is not a runtime of this server", choices(name, known))
         return name
 
 
@@ -294,19 +319,6 @@ def _container_rules(raw: Raw, findings: Findings) -> None:
             f"has no effect with runtime {runtime}",
             "remove it, or use runtime docker or podman",
         )
-
-
-def _retry_rules(raw: Raw, findings: Findings) -> None:
-    retry = raw.get("retry")
-    if not isinstance(retry, Mapping):
-        return
-    fields = cast(Raw, retry)
-    if isinstance(fields.get("max_backoff"), (int, float)) and isinstance(
-        fields.get("backoff"), (int, float)
-    ):
-        shorter = fields["max_backoff"] < fields["backoff"]
-        if shorter:
-            findings.add(("retry", "max_backoff"), "is shorter than backoff")
 
 
 def _concurrency_rules(raw: Raw, findings: Findings) -> None:

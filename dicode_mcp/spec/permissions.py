@@ -11,11 +11,12 @@ from pydantic import (
     AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
 
-from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
+from dicode_mcp.spec.base import FROM_FILE, Findings, Model, Raw, checked, fail
 from dicode_mcp.spec.fields import Flag, Line, SysName, TaskGlob, TaskRef
 from dicode_mcp.spec.ids import check_task_id, check_variable
 from dicode_mcp.spec.problems import choices
@@ -67,8 +68,8 @@ _ENV_KEYS = ("name", "value", "from", "secret", "optional", "if_missing")
 _ORIGINS = ("value", "from", "secret")
 
 
-def read_env_entry(entry: Any) -> EnvEntry:
-    """Read one entry of ``permissions.env`` in any of its forms."""
+def read_env_entry(entry: Any, from_file: bool) -> EnvEntry:
+    """Read one entry of ``permissions.env`` in any of its forms; code may also use the fields'."""
     if isinstance(entry, EnvEntry):
         return entry
     findings = Findings()
@@ -76,7 +77,8 @@ def read_env_entry(entry: Any) -> EnvEntry:
         fields = _from_text(entry, findings)
     elif isinstance(entry, Mapping):
         raw = cast(Raw, entry)
-        fields = dict(raw) if "source" in raw and "key" in raw else _from_map(raw, findings)
+        by_fields = "source" in raw and not from_file
+        fields = dict(raw) if by_fields else _from_map(raw, findings)
     else:
         fail("must be NAME, NAME=value or a map with 'name'")
     findings.raise_any("EnvEntry")
@@ -243,14 +245,16 @@ class Permissions(Model):
 
     @field_validator("env", mode="before")
     @classmethod
-    def _env_forms(cls, value: Any) -> Any:
+    def _env_forms(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, (list, tuple)):
             return value
+        context = cast("Mapping[str, Any] | None", info.context)
+        from_file = context is not None and FROM_FILE in context
         findings = Findings()
         entries: list[EnvEntry] = []
         lines: dict[str, int] = {}
         for index, item in enumerate(cast("list[Any]", value)):
-            entry = findings.attempt((index,), lambda item=item: read_env_entry(item))
+            entry = findings.attempt((index,), lambda item=item: read_env_entry(item, from_file))
             if entry is None:
                 continue
             if entry.name in lines:

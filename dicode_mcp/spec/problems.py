@@ -23,7 +23,7 @@ SHOWN_PROBLEMS = 50
 
 _SECRET_SEGMENT = re.compile(
     r"secret|token|password|passwd|credential|api_?key|^value$|^env$|^env_vars$|^default$|^enum$"
-    r"|^params$|^url$|^command$|^entrypoint$|^auth$",
+    r"|^url$|^command$|^entrypoint$|^auth$",
     re.IGNORECASE,
 )
 _SHOWN_CHARS = 40

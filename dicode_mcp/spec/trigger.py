@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from dicode_mcp.spec.base import Findings, Model, Raw, fail
-from dicode_mcp.spec.fields import Cron, Duration, Flag, HookPath, Line, TaskRef, Timezone
+from dicode_mcp.spec.fields import SOME, Cron, Duration, Flag, HookPath, Line, TaskRef, Timezone
 from dicode_mcp.spec.problems import describe
 
 KINDS = ("cron", "webhook", "manual", "chain", "daemon")
@@ -37,7 +37,8 @@ class ChainTrigger(Model):
 
     sources: Annotated[
         tuple[TaskRef, ...],
-        Field(alias="from", min_length=1),
+        Field(alias="from"),
+        *SOME,
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     ]
     join: Literal["all", "any"] = "any"
@@ -85,9 +86,9 @@ class TriggerSpec(Model):
 
     webhook_secret: Annotated[str | SecretRef | None, BeforeValidator(_webhook_secret)] = None
     auth: Flag = False
-    methods: Annotated[
-        tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...], Field(min_length=1)
-    ] = ("POST",)
+    methods: Annotated[tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...], *SOME] = (
+        "POST",
+    )
     mode: Literal["sync", "async"] = "sync"
 
     restart: Literal["always", "on-failure", "never"] = "always"

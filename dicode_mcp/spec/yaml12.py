@@ -221,7 +221,7 @@ class _Builder:
         if event.anchor or event.tag:
             self._check_properties(event)
         if len(self._stack) >= self._max_depth:
-            self._note(event, f"is nested deeper than {self._max_depth} levels")
+            self._note(event, f"is nested deeper than {self._max_depth} levels", path=())
             raise SpecError(self.problems)
         items: dict[str, Any] | list[Any] = {} if type(event) is MappingStartEvent else []
         self._stack.append(_Frame(items, self._add(event, items)))

@@ -96,6 +96,15 @@ def storage_broken(where: str, symbol: str) -> DicodeError:
     )
 
 
+def taken() -> DicodeError:
+    """Say that a row with the same key is there."""
+    return DicodeError(
+        Code.CONFLICT,
+        "what should be added is in the store already, under the same id",
+        hint="use a new id, or read what is there",
+    )
+
+
 def store_closed() -> DicodeError:
     """Say that the store has been closed."""
     return DicodeError(
@@ -118,11 +127,7 @@ def translate(error: BaseException, where: str) -> DicodeError:
     if fault is Fault.BROKEN:
         return storage_broken(where, symbol_of(error))
     if fault is Fault.TAKEN:
-        return DicodeError(
-            Code.CONFLICT,
-            "what should be added is in the store already, under the same id",
-            hint="use a new id, or read what is there",
-        )
+        return taken()
     if isinstance(error, UnicodeEncodeError):
         return DicodeError(
             Code.INVALID_ARGUMENT,

@@ -96,6 +96,11 @@ class Hub:
         self._wake = asyncio.Event()
         self._senders: asyncio.TaskGroup | None = None
 
+    @property
+    def clients(self) -> int:
+        """How many connections of the handshake era are open."""
+        return len(self._clients)
+
     async def run(self) -> None:
         """Tell clients of changes until cancelled."""
         with self._events.subscribe(_EVENTS) as subscription:

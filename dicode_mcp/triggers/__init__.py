@@ -1,1 +1,1 @@
-"""What starts runs by itself. A trigger makes RunRequests and nothing else."""
+"""The loops that start runs by themselves: time, daemons, and what keeps chains in order."""

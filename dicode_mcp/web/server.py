@@ -89,20 +89,32 @@ class HttpServer:
         listener = bind(self._host, self._port)
         bound = listener.getsockname()
         server = _Server(_config(self._app, self._deadlines))
+        stopping = asyncio.Event()
+        # Not a TaskGroup: that would wrap what the block raises in an ExceptionGroup.
+        serving = asyncio.create_task(self._serve(server, listener, stopping), name="http")
+        try:
+            await _first(server.listening, serving)
+            yield Listening(bound[0], bound[1])
+        finally:
+            stopping.set()
+            await serving
+
+    async def _serve(
+        self, server: _Server, listener: socket.socket, stopping: asyncio.Event
+    ) -> None:
         async with AsyncExitStack() as sessions:
+            # anyio wants the sessions left by the task that entered them: this one.
             await sessions.enter_async_context(self._app.router.lifespan_context(self._app))
-            # Not a TaskGroup: that would wrap what the block raises in an ExceptionGroup.
-            serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+            uvicorn_task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
             try:
-                await _first(server.listening, serving)
-                yield Listening(bound[0], bound[1])
+                await _first(stopping, uvicorn_task)
             finally:
                 self._on_stop()
                 server.should_exit = True
-                await asyncio.wait({serving}, timeout=_IN_FLIGHT_S)
+                await asyncio.wait({uvicorn_task}, timeout=_IN_FLIGHT_S)
                 # Ends the handshake era's sessions, and with them their open streams.
                 await sessions.aclose()
-                await serving
+                await uvicorn_task
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -86,7 +86,7 @@ class PythonRuntime:
         return tuple(condition for condition in found if condition is not None)
 
     def prepare(self, context: LaunchContext) -> Launch:
-        """Describe the process. Raises ``DicodeError`` when the manifest asks for DICODE_* names."""
+        """Describe the process. Raises ``DicodeError`` when the environment names DICODE_*."""
         task = context.task
         if task.script is None:
             raise DicodeError(

@@ -112,8 +112,13 @@ def _module_level(node: Any) -> Iterator[Any]:
             if isinstance(value, _ast.AST):
                 todo.append(value)
             elif isinstance(value, list):
-                items: list[Any] = value
-                todo.extend(item for item in items if isinstance(item, _ast.AST))
+                todo.extend(_nodes(value))
+
+
+def _nodes(values: Any) -> list[Any]:
+    import _ast
+
+    return [value for value in values if isinstance(value, _ast.AST)]
 
 
 def call_main(main: Callable[..., Any], names: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -266,23 +267,12 @@ def test_mcp_starts_the_server_and_answers_all_that_was_asked(house: House) -> N
 
 def test_two_mcp_clients_at_once_start_one_server(house: House) -> None:
     (house.tasks.parent / "dicode.yaml").write_text("server: {port: 0}\n")
-    clients = [
-        subprocess.Popen(
-            house.command("mcp"),
-            env=house.env,
-            cwd=house.tasks.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    pids: set[int] = set()
-    for client in clients:
-        out, _ = client.communicate(call(1, "get_status", {}) + "\n", timeout=60)
-        assert client.returncode == 0
-        pids.add(answers(out)[1]["structuredContent"]["pid"])
-    assert len(pids) == 1
+    with ThreadPoolExecutor(2) as pool:
+        asked = call(1, "get_status", {}) + "\n"
+        clients = [pool.submit(house.dicode, "mcp", stdin=asked) for _ in range(2)]
+        done = [client.result() for client in clients]
+    assert [client.code for client in done] == [0, 0]
+    assert len({answers(client.out)[1]["structuredContent"]["pid"] for client in done}) == 1
 
 
 def test_mcp_says_what_is_wrong_with_the_config(house: House) -> None:

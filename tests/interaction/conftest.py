@@ -7,16 +7,12 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import anyio
-import mcp_types as t
 import pytest
 from mcp import Client
 from mcp.server import Server
-from mcp.shared.message import SessionMessage
-from mcphouse import VERSION, House, Opening, open_house
+from mcphouse import VERSION, House, Opening, SocketTransport, open_house
 
 from dicode_mcp.service.principal import local_principal
 from dicode_mcp.tools.hub import Hub
@@ -26,49 +22,6 @@ from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.server import HttpServer
 
 MODERN = "2026-07-28"
-
-
-class SocketTransport:
-    """A client's side of the unix socket, as the SDK wants transports to be."""
-
-    def __init__(self, path: Path, preamble: bytes | None = None) -> None:
-        self._path = path
-        self._preamble = preamble
-
-    async def __aenter__(self) -> tuple[Any, Any]:
-        reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**24)
-        if self._preamble:
-            self._writer.write(self._preamble)
-        send, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](100)
-        outgoing, take = anyio.create_memory_object_stream[SessionMessage](100)
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._group.start_soon(self._read, reader, send)
-        self._group.start_soon(self._write, take)
-        return incoming, outgoing
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)
-        self._writer.close()
-
-    async def _read(self, reader: asyncio.StreamReader, send: Any) -> None:
-        async with send:
-            while line := await reader.readline():
-                message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
-                await send.send(SessionMessage(message))
-
-    async def _write(self, take: Any) -> None:
-        async with take:
-            async for item in take:
-                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-                self._writer.write(text.encode() + b"\n")
-                await self._writer.drain()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A house for MCP tests: real services, registry, queue and store; runs end as their task's name says.
+"""A house for MCP tests: real services and store; runs end as their task's name says.
 
 ``hello`` returns its params at once, ``slow`` runs until the test opens ``gate``, ``fails`` raises,
 ``big`` returns more than an answer carries, ``chatty`` logs long lines.
@@ -11,9 +11,13 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import anyio
+import mcp_types as t
 from mcp import Client
+from mcp.shared.message import SessionMessage
 
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import SystemClock
@@ -33,7 +37,6 @@ from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.spec.loader import TaskLoader
-from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.waiting import running
@@ -56,9 +59,9 @@ params:
 class _NoChains(Chains):
     """No task of this house follows another."""
 
-    def downstream_of(self, task_id: str) -> tuple[Task, ...]:
+    def downstream_of(self, task_id: str) -> list[tuple[str, str]]:
         """Give nothing."""
-        return ()
+        return []
 
 
 class House:
@@ -77,6 +80,7 @@ class House:
         self.gate = asyncio.Event()
         self.started = asyncio.Event()
         self.syncs = 0
+        self.slow_run = ""
         self.loader = TaskLoader(
             runtimes={"python": ("task.py",)},
             environ={},
@@ -133,9 +137,17 @@ class House:
         (folder / "task.py").write_text("def main(): pass\n")
         self.registry.apply("demo", [self._entry(name, folder)])
 
+    def manifest(self, name: str) -> str:
+        """Give a task's manifest as written."""
+        return (self.folder / name / "task.yaml").read_text()
+
     def remove(self, name: str) -> None:
         """Take a task away."""
         self.registry.apply("demo", [], [name])
+
+    def progress(self, done: float, total: float, message: str) -> None:
+        """Tell progress as the slow run."""
+        self.bus.publish(RunProgress(self.slow_run, done, total, message))
 
     async def sync(self, source: str) -> None:
         """Stand in for the reconciler."""
@@ -183,8 +195,8 @@ class House:
     async def _slow(self, claim: Claim) -> Outcome:
         cancelled = asyncio.Event()
         self.queue.on_stop(claim.run.id, lambda reason: cancelled.set())
+        self.slow_run = claim.run.id
         self.started.set()
-        self.bus.publish(RunProgress(claim.run.id, 1, 4, "first part"))
         gate, stop = asyncio.create_task(self.gate.wait()), asyncio.create_task(cancelled.wait())
         done, waiting = await asyncio.wait({gate, stop}, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
@@ -221,3 +233,46 @@ async def open_house(folder: Path) -> AsyncGenerator[House]:
 
 Opening = Callable[..., AbstractAsyncContextManager[Client]]
 """Opens a client; keyword arguments go to the SDK's ``Client``."""
+
+
+class SocketTransport:
+    """A client's side of the unix socket, as the SDK wants transports to be."""
+
+    def __init__(self, path: Path, preamble: bytes | None = None) -> None:
+        self._path = path
+        self._preamble = preamble
+
+    async def __aenter__(self) -> tuple[Any, Any]:
+        reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**24)
+        if self._preamble:
+            self._writer.write(self._preamble)
+        send, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](100)
+        outgoing, take = anyio.create_memory_object_stream[SessionMessage](100)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._read, reader, send)
+        self._group.start_soon(self._write, take)
+        return incoming, outgoing
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)
+        self._writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, send: Any) -> None:
+        async with send:
+            while line := await reader.readline():
+                message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
+                await send.send(SessionMessage(message))
+
+    async def _write(self, take: Any) -> None:
+        async with take:
+            async for item in take:
+                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                self._writer.write(text.encode() + b"\n")
+                await self._writer.drain()

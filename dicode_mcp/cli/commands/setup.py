@@ -13,11 +13,13 @@ from typing import Any, cast
 from dicode_mcp.cli import failures
 from dicode_mcp.cli.session import Session
 
+_SCHEMAS = {"task": "dicode_mcp.spec.schema", "config": "dicode_mcp.config.schema"}
+
 
 def schema(session: Session, args: argparse.Namespace) -> int:
     """Print the JSON Schema of ``task.yaml`` or ``dicode.yaml``."""
-    # The one command besides serve that loads more than the CLI: it needs no running server.
-    module = importlib.import_module("dicode_mcp.spec.schema")
+    # These load more than the rest of the command line, and need no running server.
+    module = importlib.import_module(_SCHEMAS[args.of])
     make = cast("Callable[[], dict[str, Any]]", getattr(module, f"{args.of}_schema"))
     session.terminal.say(json.dumps(make(), indent=2, ensure_ascii=False))
     return failures.OK

@@ -351,6 +351,13 @@ def test_mcp_config_is_json_that_starts_this_command(
     assert "MCP" in done.stdout
 
 
+@pytest.mark.parametrize(("of", "key"), [("task", "runtime"), ("config", "data_dir")])
+def test_schema_prints_json_schema_without_a_server(dicode: Dicode, of: str, key: str) -> None:
+    said = dicode("schema", of)
+    assert said.code == 0
+    assert key in json.loads(said.out)["properties"]
+
+
 def test_a_reader_that_stops_reading_ends_the_command_quietly(server: FakeServer) -> None:
     tasks = [task(f"t{n}", description="x" * 200) for n in range(2000)]
     server.tools["list_tasks"] = lambda _: {"tasks": tasks}

@@ -13,16 +13,9 @@ from dicode_mcp.cli.render import (
     table,
 )
 from dicode_mcp.clock import iso
+from dicode_mcp.testing.clock import FakeClock
 
-
-class At:
-    """A clock that stands still."""
-
-    def now_ms(self) -> int:
-        return 1_700_000_000_000
-
-    def monotonic(self) -> float:
-        return 0.0
+CLOCK = FakeClock()
 
 
 class Tty(io.StringIO):
@@ -51,12 +44,12 @@ def test_a_cut_text_fits_and_is_marked() -> None:
 
 
 def test_times_are_told_from_now() -> None:
-    now = At().now_ms()
-    assert relative(iso(now - 180_000), At()) == "3 min ago"
-    assert relative(iso(now + 7_300_000), At()) == "in 2 h"
-    assert relative(iso(now - 300), At()) == "now"
-    assert relative(None, At()) == "-"
-    assert relative("gibberish", At()) == "gibberish"
+    now = CLOCK.now_ms()
+    assert relative(iso(now - 180_000), CLOCK) == "3 min ago"
+    assert relative(iso(now + 7_300_000), CLOCK) == "in 2 h"
+    assert relative(iso(now - 300), CLOCK) == "now"
+    assert relative(None, CLOCK) == "-"
+    assert relative("gibberish", CLOCK) == "gibberish"
 
 
 def test_spans_have_the_two_units_that_matter() -> None:
@@ -82,15 +75,15 @@ def test_colours_only_on_a_terminal_that_wants_them() -> None:
         (Tty(), {"TERM": "dumb"}, False),
         (io.StringIO(), {}, False),
     ):
-        terminal = open_terminal(out, io.StringIO(), env, At())
+        terminal = open_terminal(out, io.StringIO(), env, CLOCK)
         assert terminal.colour is colour
         assert ("\x1b[" in terminal.style("x", "red")) is colour
 
 
 def test_the_width_is_the_terminals_or_none_for_a_pipe() -> None:
-    assert open_terminal(Tty(), Tty(), {"COLUMNS": "123"}, At()).width == 123
-    assert open_terminal(Tty(), Tty(), {}, At()).width == 80
-    assert open_terminal(io.StringIO(), Tty(), {"COLUMNS": "123"}, At()).width is None
+    assert open_terminal(Tty(), Tty(), {"COLUMNS": "123"}, CLOCK).width == 123
+    assert open_terminal(Tty(), Tty(), {}, CLOCK).width == 80
+    assert open_terminal(io.StringIO(), Tty(), {"COLUMNS": "123"}, CLOCK).width is None
 
 
 def test_objects_are_written_as_indented_lines() -> None:

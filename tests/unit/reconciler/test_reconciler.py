@@ -14,8 +14,7 @@ from dicode_mcp.conditions import Condition, ConditionType, find
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import Event, EventBus
 from dicode_mcp.protocols import Health
-from dicode_mcp.reconciler import Reconciler
-from dicode_mcp.reconciler.worker import Timing
+from dicode_mcp.reconciler import Reconciler, Timing
 from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.sources.discovery import Limits
 from dicode_mcp.testing.sources import FakeLoader, FakeRuntime, FakeSource

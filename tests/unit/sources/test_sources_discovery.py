@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dicode_mcp.sources import discovery
-from dicode_mcp.sources.discovery import Limits, discover, fingerprint, inspect, is_ignored
+from dicode_mcp.sources.discovery import Limits, discover, inspect, is_ignored
+from dicode_mcp.sources.fingerprint import fingerprint
 
 FAR_FUTURE_NS = 2**62
 
@@ -132,6 +133,11 @@ def test_a_folder_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path
     assert [f.id for f in found.found] == ["a"]
     assert found.unread == (tmp_path / "locked",)
     assert found.troubles[0].message == "cannot be read: Permission denied"
+
+
+def test_a_root_that_vanished_meanwhile_tells_nothing_of_its_tasks(tmp_path: Path) -> None:
+    found = discover(tmp_path / "gone")
+    assert found.unread == (tmp_path / "gone",)
 
 
 def test_a_tree_that_is_too_large_is_searched_in_part_and_says_so(tmp_path: Path) -> None:

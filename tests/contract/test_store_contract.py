@@ -1,0 +1,524 @@
+"""What every store promises, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.protocols import AuditEntry, LogQuery, Pause, RunQuery, Store
+from dicode_mcp.runs.logs import Level, LogLine
+from dicode_mcp.runs.model import (
+    Outcome,
+    Output,
+    Payload,
+    Run,
+    RunError,
+    RunStatus,
+    Trigger,
+    finished,
+    new_run_id,
+)
+from dicode_mcp.store.sqlite import SqliteStore
+from dicode_mcp.testing.clock import START_MS, FakeClock
+from dicode_mcp.testing.store import MemoryStore
+
+Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
+HOUR = 3_600_000
+
+
+@asynccontextmanager
+async def _memory(_data_dir: Path) -> AsyncGenerator[Store]:
+    yield MemoryStore()
+
+
+def _sqlite(data_dir: Path) -> AbstractAsyncContextManager[Store]:
+    return SqliteStore.open(data_dir, FakeClock(), ballast_bytes=0)
+
+
+@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
+def opener(request: pytest.FixtureRequest) -> Opener:
+    return request.param
+
+
+@pytest.fixture
+async def store(opener: Opener, tmp_path: Path) -> AsyncGenerator[Store]:
+    async with opener(tmp_path) as opened:
+        yield opened
+
+
+def a_run(task_id: str = "team/report", *, at_ms: int = START_MS, key: str | None = None) -> Run:
+    return Run(
+        new_run_id(at_ms), task_id, RunStatus.QUEUED, Trigger.MCP, at_ms, idempotency_key=key
+    )
+
+
+async def started(store: Store, run: Run) -> Run:
+    await store.add_run(run, Payload())
+    return await store.start_run(run.id, now_ms=START_MS + 1, task_hash="h1", revision="c0ffee")
+
+
+async def ended(store: Store, run: Run, status: RunStatus = RunStatus.SUCCESS) -> Run:
+    return await store.finish_run(await started(store, run), Outcome(status, START_MS + 2))
+
+
+def lines(first: int, last: int, level: Level = Level.INFO) -> list[LogLine]:
+    return [LogLine(n, START_MS + n, level, f"line {n}") for n in range(first, last + 1)]
+
+
+async def test_a_run_comes_back_with_every_field_it_was_added_with(store: Store) -> None:
+    run = Run(
+        id=new_run_id(START_MS),
+        task_id="team/report",
+        status=RunStatus.QUEUED,
+        trigger=Trigger.CRON,
+        created_at_ms=START_MS,
+        task_hash="abc",
+        revision="c0ffee",
+        actor="key:ci",
+        attempt=2,
+        fence=3,
+        priority=-4,
+        parent_run_id="p",
+        root_run_id="r",
+        replay_of="o",
+        chain_depth=5,
+        idempotency_key="k",
+        not_before_ms=START_MS + 9,
+        slot_ms=START_MS,
+        catchup=True,
+        pid=12,
+    )
+    assert await store.add_run(run, Payload()) == run
+    assert await store.get_run(run.id) == run
+
+
+async def test_a_payload_comes_back_as_json_would_give_it(store: Store) -> None:
+    run, bare = a_run(), a_run()
+    payload = Payload({"n": 1, "ü": [None, True, 1.5, 2**70]}, input="\ud800\0", request={"a": {}})
+    await store.add_run(run, payload)
+    await store.add_run(bare, Payload())
+    assert await store.get_payload(run.id) == payload
+    assert await store.get_payload(bare.id) == Payload()
+    assert await store.get_payload("unknown") is None
+
+
+async def test_a_payload_that_is_not_json_is_refused_and_leaves_no_run(store: Store) -> None:
+    run = a_run()
+    with pytest.raises(DicodeError) as caught:
+        await store.add_run(run, Payload({"x": object()}))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert await store.get_run(run.id) is None
+
+
+async def test_a_second_run_with_the_same_id_is_a_conflict(store: Store) -> None:
+    run = a_run()
+    await store.add_run(run, Payload({"n": 1}))
+    with pytest.raises(DicodeError) as caught:
+        await store.add_run(run, Payload({"n": 2}))
+    assert caught.value.code is Code.CONFLICT
+    assert await store.get_payload(run.id) == Payload({"n": 1})
+
+
+async def test_a_claimed_run_is_running_with_a_greater_fence(store: Store) -> None:
+    run = a_run()
+    claimed = await started(store, run)
+    expected = replace(
+        run,
+        status=RunStatus.RUNNING,
+        fence=1,
+        started_at_ms=START_MS + 1,
+        task_hash="h1",
+        revision="c0ffee",
+    )
+    assert claimed == expected
+    assert await store.get_run(run.id) == expected
+
+
+async def test_a_run_is_claimed_once(store: Store) -> None:
+    run = a_run()
+    await started(store, run)
+    with pytest.raises(DicodeError) as caught:
+        await store.start_run(run.id, now_ms=START_MS, task_hash="", revision=None)
+    assert caught.value.code is Code.CONFLICT
+    with pytest.raises(DicodeError) as caught:
+        await store.start_run("unknown", now_ms=START_MS, task_hash="", revision=None)
+    assert caught.value.code is Code.RUN_NOT_FOUND
+
+
+async def test_an_ended_run_keeps_its_value_output_and_whole_error(store: Store) -> None:
+    run = await started(store, a_run())
+    outcome = Outcome(
+        RunStatus.FAILURE,
+        START_MS + 5,
+        reason="script_error",
+        error=RunError("ValueError", "m" * 5_000, "hint", "task.py", 3, "Traceback …"),
+        return_value='{"a": 1}',
+        output=Output("image", "image/png", "aGk=", base64=True, name="x.png", data={"w": 1}),
+        exit_code=1,
+        signal=None,
+    )
+    assert await store.finish_run(run, outcome) == finished(run, outcome)
+    assert await store.get_run(run.id) == finished(run, outcome)
+
+
+async def test_a_listing_leaves_out_values_and_tracebacks(store: Store) -> None:
+    run = await started(store, a_run())
+    error = RunError("E", "m" * 5_000, traceback="t" * 5_000)
+    outcome = Outcome(
+        RunStatus.FAILURE,
+        START_MS + 5,
+        error=error,
+        return_value="1",
+        output=Output("text", "", ""),
+    )
+    await store.finish_run(run, outcome)
+    (listed,) = (await store.list_runs(RunQuery())).items
+    assert (listed.return_value, listed.output) == (None, None)
+    assert listed.error is not None
+    assert listed.error.traceback is None
+    assert len(listed.error.message) == 1_000
+    assert (await store.last_runs([run.task_id]))[run.task_id] == listed
+
+
+async def test_an_end_with_an_old_fence_or_status_is_refused_and_writes_nothing(
+    store: Store,
+) -> None:
+    run = await started(store, a_run())
+    follow = a_run("other")
+    outcome = Outcome(RunStatus.SUCCESS, START_MS + 5, return_value="1")
+    for stale in (replace(run, fence=0), replace(run, status=RunStatus.WAITING)):
+        with pytest.raises(DicodeError) as caught:
+            await store.finish_run(stale, outcome, [(follow, Payload())])
+        assert caught.value.code is Code.CONFLICT
+    with pytest.raises(DicodeError) as caught:
+        await store.finish_run(replace(run, id="unknown"), outcome)
+    assert caught.value.code is Code.RUN_NOT_FOUND
+    assert await store.get_run(run.id) == run
+    assert await store.get_run(follow.id) is None
+
+
+async def test_a_run_ends_once(store: Store) -> None:
+    run = await started(store, a_run())
+    await store.finish_run(run, Outcome(RunStatus.SUCCESS, START_MS + 2))
+    with pytest.raises(DicodeError) as caught:
+        await store.finish_run(run, Outcome(RunStatus.FAILURE, START_MS + 3))
+    assert caught.value.code is Code.CONFLICT
+    found = await store.get_run(run.id)
+    assert found is not None
+    assert found.status is RunStatus.SUCCESS
+
+
+async def test_the_transition_table_rules_an_end(store: Store) -> None:
+    run = a_run()
+    await store.add_run(run, Payload())
+    with pytest.raises(DicodeError) as caught:
+        await store.finish_run(run, Outcome(RunStatus.TIMEOUT, START_MS))
+    assert caught.value.code is Code.CONFLICT
+    cancelled = await store.finish_run(run, Outcome(RunStatus.CANCELLED, START_MS))
+    assert cancelled.status is RunStatus.CANCELLED
+
+
+async def test_follow_ups_are_there_when_the_end_is(store: Store) -> None:
+    run = await started(store, a_run())
+    chained, notice = a_run("next"), a_run("notify")
+    follows = [(chained, Payload(input=1)), (notice, Payload({"x": 2}))]
+    await store.finish_run(run, Outcome(RunStatus.SUCCESS, START_MS + 2), follows)
+    assert {r.id for r in await store.unfinished_runs()} == {chained.id, notice.id}
+    assert await store.get_payload(chained.id) == Payload(input=1)
+    assert await store.get_payload(notice.id) == Payload({"x": 2})
+
+
+async def test_a_follow_up_whose_key_is_used_is_not_added_again(store: Store) -> None:
+    known = a_run("next", key="k")
+    await store.add_run(known, Payload())
+    run = await started(store, a_run())
+    follow = a_run("next", key="k")
+    await store.finish_run(run, Outcome(RunStatus.SUCCESS, START_MS), [(follow, Payload())])
+    assert await store.get_run(follow.id) is None
+
+
+async def test_an_end_whose_follow_up_cannot_be_added_has_not_happened(store: Store) -> None:
+    other = a_run("other")
+    await store.add_run(other, Payload())
+    run = await started(store, a_run())
+    fine = a_run("next")
+    with pytest.raises(DicodeError) as caught:
+        await store.finish_run(
+            run, Outcome(RunStatus.SUCCESS, START_MS), [(fine, Payload()), (other, Payload())]
+        )
+    assert caught.value.code is Code.CONFLICT
+    assert await store.get_run(run.id) == run
+    assert await store.get_run(fine.id) is None
+
+
+async def test_the_same_key_gives_the_same_run_for_a_day(store: Store) -> None:
+    first = a_run(key="k")
+    await store.add_run(first, Payload())
+    again = a_run(at_ms=START_MS + 24 * HOUR - 1, key="k")
+    assert await store.add_run(again, Payload()) == first
+    assert await store.get_run(again.id) is None
+    later = a_run(at_ms=START_MS + 24 * HOUR, key="k")
+    assert await store.add_run(later, Payload()) == later
+    assert await store.add_run(a_run(at_ms=START_MS + 25 * HOUR, key="k"), Payload()) == later
+
+
+async def test_a_key_belongs_to_its_task(store: Store) -> None:
+    await store.add_run(a_run("one", key="k"), Payload())
+    other = a_run("two", key="k")
+    assert await store.add_run(other, Payload()) == other
+
+
+async def test_a_key_gives_the_run_as_it_is_now(store: Store) -> None:
+    first = await ended(store, a_run(key="k"))
+    assert await store.add_run(a_run(key="k"), Payload()) == first
+
+
+async def test_a_cron_slot_has_one_run_and_is_noted_with_it(store: Store) -> None:
+    first = replace(a_run(), slot_ms=START_MS)
+    await store.add_run(first, Payload())
+    assert await store.schedule_slots() == {first.task_id: START_MS}
+    again = replace(a_run(), slot_ms=START_MS)
+    assert await store.add_run(again, Payload()) == first
+    other = replace(a_run("other"), slot_ms=START_MS)
+    assert await store.add_run(other, Payload()) == other
+
+
+async def test_an_earlier_slot_does_not_move_the_schedule_back_unless_told(store: Store) -> None:
+    for slot in (START_MS, START_MS - HOUR):
+        await store.add_run(replace(a_run("t"), slot_ms=slot), Payload())
+    assert await store.schedule_slots() == {"t": START_MS}
+    await store.set_schedule_slot("t", START_MS - HOUR)
+    await store.set_schedule_slot("u", 5)
+    assert await store.schedule_slots() == {"t": START_MS - HOUR, "u": 5}
+
+
+async def test_pages_go_from_new_to_old_without_gap_or_repeat(store: Store) -> None:
+    made = [a_run(at_ms=START_MS + n // 3) for n in range(25)]
+    for run in made:
+        await store.add_run(run, Payload())
+    expected = sorted(made, key=lambda r: (r.created_at_ms, r.id), reverse=True)
+    seen: list[Run] = []
+    cursor: str | None = None
+    while True:
+        page = await store.list_runs(RunQuery(limit=10, cursor=cursor))
+        seen.extend(page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        await store.add_run(a_run(at_ms=START_MS + HOUR), Payload())
+    assert seen == expected
+
+
+async def test_a_page_that_ends_with_the_last_run_has_no_cursor(store: Store) -> None:
+    for _ in range(3):
+        await store.add_run(a_run(), Payload())
+    page = await store.list_runs(RunQuery(limit=3))
+    assert (len(page.items), page.next_cursor) == (3, None)
+
+
+async def test_filters_narrow_a_listing_alone_and_together(store: Store) -> None:
+    old = await ended(store, a_run("a"), RunStatus.FAILURE)
+    new = await ended(store, a_run("a", at_ms=START_MS + 10))
+    child = replace(a_run("b", at_ms=START_MS + 20), parent_run_id=new.id, root_run_id=old.id)
+    await store.add_run(child, Payload())
+    ended_badly = frozenset({RunStatus.FAILURE, RunStatus.TIMEOUT})
+    queued = frozenset({RunStatus.QUEUED})
+    both = frozenset({RunStatus.FAILURE, RunStatus.SUCCESS, RunStatus.QUEUED})
+    cases: list[tuple[RunQuery, list[str]]] = [
+        (RunQuery(task_id="a"), [new.id, old.id]),
+        (RunQuery(task_id="none"), []),
+        (RunQuery(statuses=ended_badly), [old.id]),
+        (RunQuery(statuses=both), [child.id, new.id, old.id]),
+        (RunQuery(statuses=both, limit=2), [child.id, new.id]),
+        (RunQuery(statuses=frozenset()), []),
+        (RunQuery(since_ms=START_MS + 10), [child.id, new.id]),
+        (RunQuery(parent_run_id=new.id), [child.id]),
+        (RunQuery(root_run_id=old.id), [child.id]),
+        (RunQuery(root_run_id=old.id, parent_run_id=new.id, statuses=queued), [child.id]),
+        (RunQuery(root_run_id=old.id, statuses=ended_badly), []),
+        (RunQuery(root_run_id=old.id, task_id="a"), []),
+        (RunQuery(task_id="a", statuses=both, since_ms=START_MS + 1), [new.id]),
+    ]
+    for query, expected in cases:
+        assert [run.id for run in (await store.list_runs(query)).items] == expected, query
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "bm9wZQ", "WzEsMl0", "W10", "ü", "[1]", "e30", "W251bGwsIiJd"]
+)
+async def test_a_cursor_that_no_page_gave_is_refused(store: Store, cursor: str) -> None:
+    with pytest.raises(DicodeError) as caught:
+        await store.list_runs(RunQuery(cursor=cursor))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_a_limit_below_one_is_refused(store: Store) -> None:
+    for call in (
+        store.list_runs(RunQuery(limit=0)),
+        store.read_logs("r", LogQuery(limit=0)),
+        store.list_audit(limit=0),
+    ):
+        with pytest.raises(DicodeError) as caught:
+            await call
+        assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_the_newest_run_of_each_task_is_found(store: Store) -> None:
+    await store.add_run(a_run("a"), Payload())
+    newest = a_run("a", at_ms=START_MS + 5)
+    await store.add_run(newest, Payload())
+    other = a_run("b")
+    await store.add_run(other, Payload())
+    await store.add_run(a_run("c"), Payload())
+    assert await store.last_runs(["a", "b", "none"]) == {"a": newest, "b": other}
+
+
+async def test_runs_are_counted_by_status_and_age(store: Store) -> None:
+    await ended(store, a_run())
+    await store.add_run(a_run(at_ms=START_MS + HOUR), Payload())
+    await store.add_run(a_run(at_ms=START_MS + HOUR), Payload())
+    assert await store.count_runs() == {RunStatus.SUCCESS: 1, RunStatus.QUEUED: 2}
+    assert await store.count_runs(since_ms=START_MS + HOUR) == {RunStatus.QUEUED: 2}
+
+
+async def test_unfinished_runs_come_oldest_first(store: Store) -> None:
+    young = a_run(at_ms=START_MS + 9)
+    await store.add_run(young, Payload())
+    running = await started(store, a_run())
+    await ended(store, a_run())
+    assert [run.id for run in await store.unfinished_runs()] == [running.id, young.id]
+
+
+async def test_a_deleted_run_leaves_nothing_behind(store: Store) -> None:
+    done = await ended(store, a_run(key="k"))
+    await store.append_logs(done.id, lines(1, 3))
+    await store.flush_logs(done.id)
+    await store.append_logs(done.id, lines(4, 5))
+    live = await started(store, a_run())
+    assert await store.delete_runs([done.id, done.id, live.id, "unknown"]) == 1
+    assert await store.get_run(done.id) is None
+    assert await store.get_payload(done.id) is None
+    assert (await store.read_logs(done.id, LogQuery())).lines == ()
+    assert await store.get_run(live.id) == live
+    again = a_run(key="k")
+    assert await store.add_run(again, Payload()) == again
+
+
+async def test_log_lines_are_readable_at_once_and_after_a_flush(store: Store) -> None:
+    for first in range(1, 100, 10):
+        await store.append_logs("r", lines(first, first + 9))
+        assert (await store.read_logs("r", LogQuery())).lines == tuple(lines(1, first + 9))
+        if first % 3 == 0:
+            await store.flush_logs("r")
+            assert (await store.read_logs("r", LogQuery())).lines == tuple(lines(1, first + 9))
+
+
+async def test_a_log_is_paged_by_the_last_seq_seen(store: Store) -> None:
+    await store.append_logs("r", lines(1, 2_500))
+    await store.flush_logs("r")
+    await store.append_logs("r", lines(2_501, 2_600))
+    page = await store.read_logs("r", LogQuery(limit=1_200))
+    assert (page.lines[0].seq, page.lines[-1].seq, page.next_after) == (1, 1_200, 1_200)
+    page = await store.read_logs("r", LogQuery(after=1_200, limit=1_400))
+    assert page.lines == tuple(lines(1_201, 2_600))
+    assert page.next_after is None
+    page = await store.read_logs("r", LogQuery(after=2_600))
+    assert (page.lines, page.next_after) == ((), None)
+
+
+@pytest.mark.parametrize("tail", [0, 1, 50, 150, 2_700])
+async def test_a_tail_gives_the_last_lines_in_order(store: Store, tail: int) -> None:
+    await store.append_logs("r", lines(1, 2_500))
+    await store.flush_logs("r")
+    await store.append_logs("r", lines(2_501, 2_600))
+    page = await store.read_logs("r", LogQuery(tail=tail))
+    assert page.lines == tuple(lines(max(1, 2_601 - tail), 2_600))
+    assert page.next_after is None
+
+
+async def test_a_level_filter_shows_that_level_and_above(store: Store) -> None:
+    await store.append_logs("r", lines(1, 1_500, Level.DEBUG))
+    await store.append_logs("r", lines(1_501, 1_501, Level.ERROR))
+    await store.flush_logs("r")
+    await store.append_logs("r", [*lines(1_502, 1_510), *lines(1_511, 1_511, Level.WARN)])
+    for query in (LogQuery(level=Level.WARN), LogQuery(level=Level.WARN, tail=10)):
+        page = await store.read_logs("r", query)
+        assert [line.seq for line in page.lines] == [1_501, 1_511]
+    page = await store.read_logs("r", LogQuery(level=Level.WARN, tail=10, after=1_501))
+    assert [line.seq for line in page.lines] == [1_511]
+
+
+async def test_odd_characters_survive_in_a_log(store: Store) -> None:
+    line = LogLine(1, START_MS, Level.INFO, "a\0b\ud800\n…" + "x" * 70_000)
+    await store.append_logs("r", [line])
+    await store.flush_logs("r")
+    assert (await store.read_logs("r", LogQuery())).lines == (line,)
+
+
+async def test_the_log_of_an_unknown_run_is_empty(store: Store) -> None:
+    await store.flush_logs("unknown")
+    await store.append_logs("unknown", [])
+    assert (await store.read_logs("unknown", LogQuery())).lines == ()
+    assert (await store.read_logs("unknown", LogQuery(tail=5))).lines == ()
+
+
+async def test_kv_values_are_kept_per_task(store: Store) -> None:
+    await store.kv_set("a", "k", '"1"', now_ms=START_MS)
+    await store.kv_set("a", "k", '"2\ud800"', now_ms=START_MS)
+    await store.kv_set("b", "k", "3", now_ms=START_MS)
+    assert await store.kv_get("a", "k") == '"2\ud800"'
+    assert await store.kv_delete("a", "k") is True
+    assert await store.kv_delete("a", "k") is False
+    assert await store.kv_get("a", "k") is None
+    assert await store.kv_get("b", "k") == "3"
+
+
+async def test_kv_keys_are_listed_by_exact_prefix(store: Store) -> None:
+    for key in ("A_1", "a_1", "a%2", "ax", "b", "é"):
+        await store.kv_set("t", key, "1", now_ms=START_MS)
+    assert await store.kv_list("t") == ["A_1", "a%2", "a_1", "ax", "b", "é"]
+    assert await store.kv_list("t", "a_") == ["a_1"]
+    assert await store.kv_list("t", "a%") == ["a%2"]
+    assert await store.kv_list("other") == []
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\ud800"])
+async def test_a_kv_key_no_database_could_keep_is_refused(store: Store, key: str) -> None:
+    with pytest.raises(DicodeError) as caught:
+        await store.kv_set("t", key, "1", now_ms=START_MS)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_a_pause_lasts_until_it_is_cleared(store: Store) -> None:
+    await store.set_pause(Pause("t", START_MS, "me"))
+    pause = Pause("t", START_MS + 1, "you", "broken")
+    await store.set_pause(pause)
+    assert await store.pauses() == {"t": pause}
+    assert await store.clear_pause("t") is True
+    assert await store.clear_pause("t") is False
+    assert await store.pauses() == {}
+
+
+async def test_audit_entries_are_numbered_and_paged_newest_first(store: Store) -> None:
+    for n in range(5):
+        await store.add_audit(AuditEntry(START_MS + n, "me", "mcp", "run_task", f"t{n}", "ok"))
+    await store.add_audit(AuditEntry(START_MS, "me", "cli", "cancel", "r", "no", {"why": [1]}))
+    page = await store.list_audit(limit=2)
+    assert page.items[0].detail == {"why": [1]}
+    assert page.next_cursor is not None
+    rest = await store.list_audit(before_id=int(page.next_cursor))
+    assert [e.target for e in (*page.items, *rest.items)] == ["r", "t4", "t3", "t2", "t1", "t0"]
+    assert rest.next_cursor is None
+    ids = [e.id for e in (*page.items, *rest.items)]
+    assert ids == sorted(set(ids), reverse=True)
+
+
+async def test_the_instance_id_is_the_same_each_time(store: Store) -> None:
+    known = await store.instance_id()
+    assert known
+    assert await store.instance_id() == known
