@@ -103,9 +103,11 @@ class EventBus:
             subscription.put(event)
 
     @contextmanager
-    def subscribe(self, size: int = 1024) -> Generator[Subscription]:
-        """Listen while the block lasts."""
-        subscription = Subscription(size)
+    def subscribe(
+        self, size: int = 1024, kinds: tuple[type[Event], ...] | None = None
+    ) -> Generator[Subscription]:
+        """Listen while the block lasts, to events of ``kinds`` or to all."""
+        subscription = Subscription(size, kinds)
         self._subscriptions.add(subscription)
         try:
             yield subscription

@@ -80,7 +80,7 @@ class TasksService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """List tasks by id: ``{tasks: […], next_cursor?}``.
+        """List tasks by id: ``{tasks: […], next_cursor?}``, those that lost their id included.
 
         ``query`` matches id, name, description and tags, all its words. ``status`` is ``ready``
         ``broken`` or ``paused``.
@@ -89,8 +89,8 @@ class TasksService:
         after = decode(cursor) if cursor else ""
         found = [
             entry
-            for entry in self._registry.entries()
-            if entry.id > after
+            for entry in self._everything()
+            if _key(entry) > after
             and principal.sees(entry.id)
             and _matches(entry, query=query, tag=tag, source=source, status=status)
         ]
@@ -98,7 +98,7 @@ class TasksService:
         last = await self._store.last_runs([entry.id for entry in page])
         result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in page]}
         if len(found) > limit:
-            result["next_cursor"] = encode(page[-1].id)
+            result["next_cursor"] = encode(_key(page[-1]))
         return result
 
     async def get(
@@ -174,6 +174,10 @@ class TasksService:
             return _verdict(list(error.problems), [])
         return _verdict([], await asyncio.to_thread(self._check, task))
 
+    def _everything(self) -> list[Entry]:
+        """Give what is in force, and what lost its id to another source, by id."""
+        return sorted((*self._registry.entries(), *self._registry.contested()), key=_key)
+
     def _entry(self, principal: Principal, task_id: str) -> Entry:
         entry = self._registry.resolve(task_id)
         if entry is None or not principal.sees(entry.id):
@@ -195,6 +199,10 @@ def _task_folder(path: str) -> Path:
             hint="give the absolute path of the folder that holds task.yaml",
         )
     return folder
+
+
+def _key(entry: Entry) -> str:
+    return f"{entry.id}\0{entry.source}"
 
 
 def _verdict(problems: list[Problem], conditions: list[Condition]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def read_params(value: Any) -> Any:
     elif isinstance(value, (list, tuple)):
         entries = [_list_entry(i, item) for i, item in enumerate(cast("list[Any]", value))]
     else:
-        return value
+        fail("must be a map of 'name: default' or a list of '- name: …'")
     findings = Findings()
     params: dict[str, ParamSpec] = {}
     for path, name, fields in entries:
@@ -193,7 +193,7 @@ def _list_entry(index: int, item: Any) -> tuple[tuple[str | int, ...], Any, Any]
         if len(raw) == 1:
             ((name, fields),) = raw.items()
             return (index, name), name, fields
-    return (index,), item if isinstance(item, (str, ParamSpec)) else None, None
+    return (index,), item if isinstance(item, ParamSpec) else None, None
 
 
 def _read_one(name: Any, fields: Any) -> ParamSpec:

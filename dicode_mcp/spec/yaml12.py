@@ -81,8 +81,8 @@ def load(
 
 
 def _events(text: str) -> Iterator[Event]:
-    # the stubs leave this function untyped
-    return yaml.parse(text, Loader=yaml.CSafeLoader)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    next_event: Any = yaml.CSafeLoader(text).get_event
+    return iter(next_event, None)
 
 
 def _refuse_size(text: str, file: str, max_bytes: int) -> None:

@@ -50,25 +50,31 @@ class Database:
 
     def writer(self) -> Connection:
         """Open a connection that writes; lock waits are short (``BUSY_SLICE_MS``)."""
-        connection = self._engine.connect()
-        # Only a new file takes this over; it lets deletes give room back to the disk.
-        _pragmas(connection, "auto_vacuum = INCREMENTAL", f"busy_timeout = {READ_BUSY_MS}")
-        _pragmas(
-            connection,
+        return self._connect(
+            f"busy_timeout = {READ_BUSY_MS}",
+            # Only a new file takes this over; it lets deletes give room back to the disk.
+            "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             f"synchronous = {self._synchronous}",
             "temp_store = MEMORY",
             f"journal_size_limit = {_WAL_KEPT_BYTES}",
             f"busy_timeout = {BUSY_SLICE_MS}",
         )
-        return connection
 
     def reader(self) -> Connection:
         """Open a connection that cannot write."""
-        connection = self._engine.connect()
-        _pragmas(
-            connection, f"busy_timeout = {READ_BUSY_MS}", "query_only = ON", "temp_store = MEMORY"
+        return self._connect(
+            f"busy_timeout = {READ_BUSY_MS}", "query_only = ON", "temp_store = MEMORY"
         )
+
+    def _connect(self, *pragmas: str) -> Connection:
+        connection = self._engine.connect()
+        try:
+            for pragma in pragmas:
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -82,11 +88,6 @@ def _engine(path: Path) -> Engine:
         # Statements' values can be secrets; an exception must not quote them.
         hide_parameters=True,
     )
-
-
-def _pragmas(connection: Connection, *pragmas: str) -> None:
-    for pragma in pragmas:
-        connection.exec_driver_sql(f"PRAGMA {pragma}")
 
 
 def give_back(connection: Connection) -> None:

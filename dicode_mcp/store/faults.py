@@ -30,6 +30,8 @@ class Fault(Enum):
 STORAGE_FAULTS = frozenset({Fault.FULL, Fault.BUSY, Fault.BROKEN})
 """Faults that any statement would have met at that moment."""
 
+# Only a disk without a free block keeps SQLite from growing its shared memory file.
+_NO_BLOCK = sqlite3.SQLITE_IOERR_SHMSIZE
 _TAKEN = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
 _BY_SQLITE_CODE = {
     sqlite3.SQLITE_FULL: Fault.FULL,
@@ -54,6 +56,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.BUG
     if code in _TAKEN:
         return Fault.TAKEN
+    if code == _NO_BLOCK:
+        return Fault.FULL
     return _BY_SQLITE_CODE.get(code & 0xFF, Fault.BUG)
 
 

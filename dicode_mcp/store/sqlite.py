@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from dicode_mcp.clock import Clock
+from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import AuditEntry, LogPage, LogQuery, Page, Pause, RunQuery
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus
@@ -79,7 +80,7 @@ class SqliteStore:
         ``DicodeError`` (DATA_DIR, STORAGE_UNAVAILABLE, STORAGE_FULL).
         """
         reserve = Reserve(data_dir, clock, size=ballast_bytes, min_free=ballast_min_free)
-        files = await asyncio.to_thread(_open_files, data_dir, reserve)
+        files = await asyncio.to_thread(_open, data_dir, reserve)
         answers = Answers(asyncio.get_running_loop())
         state = GroupWriter(
             "store-state",
@@ -278,8 +279,17 @@ class SqliteStore:
         return await self._state_readers.run(lambda c: audit.page(c, limit, before_id))
 
 
+def _open(data_dir: Path, reserve: Reserve) -> _Files:
+    """Open both databases and take the ballast; on a full disk give the ballast up. Blocks."""
+    try:
+        return _open_files(data_dir, reserve)
+    except DicodeError as error:
+        if error.code is not Code.STORAGE_FULL or not reserve.release():
+            raise
+    return _open_files(data_dir, reserve)
+
+
 def _open_files(data_dir: Path, reserve: Reserve) -> _Files:
-    """Open both databases and take the ballast. Blocks."""
     state = open_database(Database(data_dir / "state.db", "FULL"), STATE_SCHEMA, readers=2)
     try:
         logs = open_database(Database(data_dir / "logs.db", "NORMAL"), LOGS_SCHEMA, readers=1)

@@ -50,9 +50,12 @@ class FakeClock:
         """Wait for ``wake``, or until the test has let ``seconds`` pass."""
         if wake.is_set():
             return True
+        if seconds is not None and seconds <= 0:
+            await asyncio.sleep(0)
+            return wake.is_set()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if seconds is not None:
-            until = self._monotonic + max(0.0, seconds)
+            until = self._monotonic + seconds
             heapq.heappush(self._sleepers, (until, next(self._number), future))
         self._waiting[future] = wake
         self._changed.set()

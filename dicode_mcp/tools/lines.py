@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -72,6 +73,19 @@ class LineChannel:
             raise anyio.BrokenResourceError from None
         except OSError:
             raise anyio.BrokenResourceError from None
+
+    async def linger(self, seconds: float) -> None:
+        """Say that nothing more comes, and take what the peer still sends for a while.
+
+        Closing with unread bytes would make the peer's end an error before it has read our last
+        line.
+        """
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                if self._writer.can_write_eof():
+                    self._writer.write_eof()
+                while await self._reader.read(65536):
+                    pass
 
     def close(self) -> None:
         """Close; what was written is still sent."""

@@ -138,7 +138,17 @@ class McpSocket:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = LineChannel(reader, writer)
         try:
-            await self._converse(channel, writer.get_extra_info("socket"))
+            await self._answered(channel, writer.get_extra_info("socket"))
+            await channel.linger(_CLOSE_S)
+        finally:
+            channel.close()
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await writer.wait_closed()
+
+    async def _answered(self, channel: LineChannel, connection: socket.socket) -> None:
+        try:
+            await self._converse(channel, connection)
         except DicodeError as error:
             log.info("socket connection refused", extra={"code": error.code.value})
             with suppress(anyio.BrokenResourceError):
@@ -147,11 +157,6 @@ class McpSocket:
             log.debug("socket connection lost")
         except Exception:
             log.exception("socket connection failed")
-        finally:
-            channel.close()
-            with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await writer.wait_closed()
 
     async def _converse(self, channel: LineChannel, connection: socket.socket) -> None:
         self._admit(connection)

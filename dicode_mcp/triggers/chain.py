@@ -13,10 +13,11 @@ from dicode_mcp.chains import Chains, Fault, FaultKind
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import DicodeError
 from dicode_mcp.events import EventBus, TasksChanged
-from dicode_mcp.registry import Registry
+from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.spec.files import read_text
 from dicode_mcp.spec.loader import MANIFEST, parse_document
 from dicode_mcp.spec.problems import KeyPath
+from dicode_mcp.spec.yaml12 import MAX_BYTES
 
 OWNER = "chain"
 
@@ -30,7 +31,8 @@ class ChainConditions:
         self._chains = chains
         self._registry = registry
         self._bus = bus
-        self._told: dict[str, tuple[Fault, ...]] = {}
+        self._told: dict[str, tuple[str, tuple[Fault, ...]]] = {}
+        """By task: the version and its faults."""
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
@@ -46,19 +48,19 @@ class ChainConditions:
             del self._told[task_id]
             self._registry.set_conditions(task_id, OWNER, ())
         for task_id, found in faults.items():
-            if self._told.get(task_id) != found:
-                await self._tell(task_id, found)
+            entry = self._registry.get(task_id)
+            if entry is None or entry.task is None:
+                continue
+            if self._told.get(task_id) != (entry.task.digest, found):
+                self._told[task_id] = (entry.task.digest, found)
+                await self._tell(entry, found)
 
-    async def _tell(self, task_id: str, faults: tuple[Fault, ...]) -> None:
-        entry = self._registry.get(task_id)
-        if entry is None:
-            return
+    async def _tell(self, entry: Entry, faults: tuple[Fault, ...]) -> None:
         lines = await asyncio.to_thread(_lines, entry.folder, [fault.path for fault in faults])
-        self._told[task_id] = faults
         conditions = [
             self._condition(fault, line) for fault, line in zip(faults, lines, strict=True)
         ]
-        self._registry.set_conditions(task_id, OWNER, _joined(conditions))
+        self._registry.set_conditions(entry.id, OWNER, _joined(conditions))
 
     def _condition(self, fault: Fault, line: int | None) -> Condition:
         where = f"{MANIFEST}:{line}" if line else MANIFEST
@@ -90,12 +92,12 @@ def _joined(conditions: Iterable[Condition]) -> list[Condition]:
 def _lines(folder: Path, paths: Iterable[KeyPath]) -> list[int | None]:
     """Find the lines of keys in a folder's manifest; None for what stands elsewhere. Blocks."""
     try:
-        places = parse_document(read_text(folder / MANIFEST, MANIFEST)).places
-    except (DicodeError, OSError):
+        document = parse_document(read_text(folder / MANIFEST, MANIFEST, max_bytes=MAX_BYTES))
+    except DicodeError:
         return [None for _ in paths]
     found: list[int | None] = []
     for path in paths:
         tries = [path[:length] for length in range(len(path), 0, -1)]
-        place = next((places[part] for part in tries if part in places), None)
+        place = next((document.places[part] for part in tries if part in document.places), None)
         found.append(place.line if place else None)
     return found

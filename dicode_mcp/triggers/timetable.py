@@ -74,6 +74,10 @@ class Timetable:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._rows
 
+    def task_ids(self) -> list[str]:
+        """Give the tasks that have a plan."""
+        return list(self._rows)
+
     def plan(self, task_id: str) -> Plan | None:
         """Give a task's plan."""
         row = self._rows.get(task_id)

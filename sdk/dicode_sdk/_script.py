@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _COROUTINE = 0x80
 _VARARGS, _VARKEYWORDS = 0x04, 0x08
+_DEFS = (b"def main(", b"async def main(")
 _FUNCTION = type(lambda: None)
 
 
@@ -79,6 +80,10 @@ def _is_ours(main: Any, folder: str) -> bool:
 
 def read_main(source: bytes, script: str) -> tuple[bool, bool]:
     """Tell whether the script defines ``main`` at module level, and whether it calls it there."""
+    plainly = source.startswith(_DEFS) or any(b"\n" + text in source for text in _DEFS)
+    if plainly and source.count(b"main") == 1:
+        # The usual script; it need not pay for the syntax tree, which costs as much as the rest.
+        return True, False
     import _ast
 
     tree: Any = compile(source, script, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)

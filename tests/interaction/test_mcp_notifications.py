@@ -18,6 +18,8 @@ from dicode_mcp.events import EventBus, LogAppended, RunChanged, SourceChanged, 
 from dicode_mcp.testing.waiting import until
 from dicode_mcp.tools.hub import Change, Hub, change_of
 
+pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
+
 HELLO = "dicode://tasks/hello"
 QUIET_S = 0.3
 """Longer than the hub gathers: a second notification of one change would be here by then."""
@@ -62,7 +64,7 @@ async def listening(connect: Opening, mode: str, *uris: str) -> AsyncGenerator[H
     if mode == "legacy":
         async with connect(message_handler=heard.on_message) as client:
             for uri in uris:
-                await client.subscribe_resource(uri)
+                await client.subscribe_resource(uri)  # pyright: ignore[reportDeprecated]
             yield heard
         return
     async with (
@@ -133,7 +135,7 @@ async def test_events_that_were_lost_are_made_good_by_telling_of_all(
 ) -> None:
     heard = Heard()
     async with Client(server, mode="legacy", message_handler=heard.on_message) as client:
-        await client.subscribe_resource(HELLO)
+        await client.subscribe_resource(HELLO)  # pyright: ignore[reportDeprecated]
         await until(lambda: hub.clients == 1)
         for number in range(10_000):
             house.bus.publish(RunChanged(f"r{number}", "slow", "running"))

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.errors import Code, DicodeError
@@ -65,8 +64,8 @@ class Bench:
         return self.launch("/bin/sh", "-c", script, run_id=run_id)
 
 
-@pytest_asyncio.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncGenerator[Bench]:
     become_subreaper()
     async with SpawnExecutor(SystemClock(), OutputLimits(10_000, 100)) as executor:
         yield Bench(executor, tmp_path)

@@ -151,6 +151,8 @@ CASES: dict[str, Case] = {
     "param cron": on_base(
         "params:\n  at: {type: cron, default: daily}\n", 5, "params.at.default", "cron"
     ),
+    "params as a number": on_base("params: 5\n", 4, "params", "name: default"),
+    "param without a name": on_base("params:\n  - repo\n", 5, "params[0]", "- name: repo"),
     "params twice in a list": on_base(
         "params:\n  - name: a\n  - name: a\n", 6, "params[1]", "declared twice"
     ),

@@ -1,0 +1,20 @@
+"""An executor and a task folder for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from runhouse import House
+
+from dicode_mcp.clock import SystemClock
+from dicode_mcp.executor import OutputLimits, SpawnExecutor, become_subreaper
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncGenerator[House]:
+    become_subreaper()
+    limits = OutputLimits(max_bytes=1024 * 1024, max_lines=20_000)
+    async with SpawnExecutor(SystemClock(), limits) as executor:
+        yield House(executor, tmp_path)
