@@ -45,6 +45,7 @@ from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.sources.local import LocalSource
+from dicode_mcp.spec.digest import DigestCache
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.support import not_in_force
@@ -245,7 +246,7 @@ class House:
         self._scratch = config.data_dir / "runs"
         bus = EventBus()
         self._runtimes = load_runtimes(config)
-        loader = _task_loader(config, self._runtimes, environ)
+        loader = _task_loader(config, self._runtimes, environ, clock)
         self.registry = Registry(bus, clock, [source.label for source in config.sources])
         self.dispatcher = LocalDispatcher(config.execution.max_concurrent_runs, clock)
         self.queue = Queue(
@@ -363,7 +364,7 @@ def load_runtimes(config: Config) -> dict[str, Runtime]:
 
 
 def _task_loader(
-    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str]
+    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str], clock: Clock
 ) -> TaskLoader:
     return TaskLoader(
         runtimes={name: runtime.scripts for name, runtime in runtimes.items()},
@@ -372,6 +373,7 @@ def _task_loader(
         data_dir=config.data_dir,
         config_dir=config.file.parent if config.file else Path.cwd(),
         withheld=config.withheld_variables,
+        cache=DigestCache(clock),
     )
 
 

@@ -41,6 +41,7 @@ class SessionServer:
                     "params": dict(payload.params),
                     "input": payload.input,
                     "request": payload.request,
+                    "code": task.code,
                 }
             )
             yield session

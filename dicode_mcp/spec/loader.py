@@ -6,6 +6,7 @@ The steps are apart, so that what composes tasks can merge raw documents before 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from dicode_mcp.spec.templates import NO_ENVIRONMENT, expand_manifest, usable_en
 from dicode_mcp.spec.texts import with_texts
 
 MANIFEST = "task.yaml"
+MAX_CODE_BYTES = 1024 * 1024
+"""A larger script is not kept in memory."""
+_ENCODING = re.compile(rb"(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
 
 WELL_KNOWN_SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "python": ("task.py",),
@@ -173,6 +177,7 @@ class TaskLoader:
             digest=folder_digest(folder, spec_json(spec), self._cache),
             source=source,
             revision=revision,
+            code=_code(script),
             manifest=render_manifest(shown),
         )
 
@@ -298,3 +303,19 @@ def _with_absolute_paths(spec: TaskSpec, ground: Ground) -> TaskSpec:
     )
     permissions = spec.permissions.model_copy(update={"fs": grants})
     return spec.model_copy(update={"permissions": permissions})
+
+
+def _code(script: Path | None) -> str | None:
+    """Read a script's text, unless it is large or written in another encoding than UTF-8."""
+    if script is None:
+        return None
+    try:
+        with script.open("rb") as file:
+            data = file.read(MAX_CODE_BYTES + 1)
+        text = data.decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    other = _ENCODING.match(data)
+    if len(data) > MAX_CODE_BYTES or (other and other[1].lower() not in (b"utf-8", b"utf8")):
+        return None
+    return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -365,6 +365,9 @@ class Task:
     source: str
     revision: str | None = None
     """The commit the folder came from, 40 hex digits."""
+    code: str | None = field(default=None, compare=False, repr=False)
+    """The script's text as it was loaded: what runs, whatever the file holds by then. None for
+    containers and for a script that is large or not UTF-8, which is read when it runs."""
     manifest: Mapping[str, Any] | None = None
     """The effective manifest in the file's own form (durations as Go strings), for display."""
 

@@ -42,7 +42,7 @@ def run(fd: int, script: str) -> None:
     channel = _channel.Channel(fd)
     start = channel.receive()["start"]
     names = install(channel, start)
-    outcome = perform(script, names)
+    outcome = perform(script, names, start.get("code"))
     _join_threads()
     _flush()
     channel.send({"finish": outcome.as_frame()})
@@ -68,11 +68,14 @@ def install(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
-def perform(script: str, names: dict[str, Any]) -> _result.Outcome:
-    """Run the script and its ``main``; every way it can end is an outcome."""
+def perform(script: str, names: dict[str, Any], code: str | None = None) -> _result.Outcome:
+    """Run the script and its ``main``; every way it can end is an outcome.
+
+    ``code`` is the script's text as the server has it in force; without it the file is read.
+    """
     folder = os.path.dirname(script)
     try:
-        value = _script.execute(script, names)
+        value = _script.execute(script, names, code)
     except SystemExit as error:
         if error.code is None or error.code == 0:
             value = _script.result_of(sys.modules["__main__"])
@@ -85,6 +88,8 @@ def perform(script: str, names: dict[str, Any]) -> _result.Outcome:
         from dicode_sdk import _failure
 
         _flush()
+        if code is not None:
+            _failure.show_code(script, code)
         return _failure.failed(error, folder, SDK_FOLDER)
     try:
         return _result.returned(value)

@@ -5,6 +5,7 @@ Loaded only when a script fails.
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import traceback
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAX_TRACE = 32_000
+
+
+def show_code(script: str, code: str) -> None:
+    """Let tracebacks quote ``code``, which ran, and not what the file holds by now."""
+    linecache.cache[script] = (len(code), None, code.splitlines(keepends=True), script)
 
 
 def failed(error: BaseException, folder: str, sdk_folder: str) -> Outcome:

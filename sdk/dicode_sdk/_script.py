@@ -17,16 +17,21 @@ _DEFS = (b"def main(", b"async def main(")
 _FUNCTION = type(lambda: None)
 
 
-def execute(script: str, names: dict[str, Any]) -> Any:
-    """Run the script with ``names`` at module level; give ``main``'s value or ``result``."""
-    with open(script, "rb") as file:
-        source = file.read()
+def execute(script: str, names: dict[str, Any], code: str | None = None) -> Any:
+    """Run the script with ``names`` at module level; give ``main``'s value or ``result``.
+
+    ``code`` stands for the file's text when given.
+    """
+    if code is None:
+        with open(script, "rb") as file:
+            source = file.read()
+    else:
+        source = code.encode()
     folder = os.path.dirname(script)
     sys.argv[:] = [script]
     sys.path.insert(0, folder)
     module = fresh_main(script, names)
-    code = compile(source, script, "exec", dont_inherit=True)
-    exec(code, vars(module))
+    exec(compile(source, script, "exec", dont_inherit=True), vars(module))
     main = vars(module).get("main")
     if not callable(main) or b"main" not in source:
         return result_of(module)

@@ -1,0 +1,3 @@
+from liveserver import serve
+
+__all__ = ["serve"]
