@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,6 @@ STOP_S = 20.0
 _POLL_S = 0.005
 
 _CONFIG = """\
-defaults:
-  on_failure_chain: null
 execution:
   max_concurrent_runs: 8
 """
@@ -57,17 +55,12 @@ def clean_environ(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(
-    room: Path, tasks: Path, number: int, *, data: Path | None = None, python: Sequence[str] = ()
-) -> Generator[House]:
-    """Serve ``tasks`` (``number`` of them) from a data dir in ``room`` while the block lasts.
-
-    ``python`` are options for the interpreter, e.g. ``-X importtime``.
-    """
+def serving(room: Path, tasks: Path, number: int, *, data: Path | None = None) -> Generator[House]:
+    """Serve ``tasks`` (``number`` of them) from a data dir in ``room`` while the block lasts."""
     data = data or room / "data"
     config = room / "dicode.yaml"
     config.write_text(_CONFIG)
-    argv = [sys.executable, *python, "-m", "dicode_mcp.daemon", "--config", str(config)]
+    argv = [sys.executable, "-m", "dicode_mcp.daemon", "--config", str(config)]
     argv += ["--data-dir", str(data), "--source", str(tasks), "--port", "0"]
     env = clean_environ(room)
     log = room / "server.log"
@@ -84,7 +77,8 @@ def serving(
         )
     try:
         _await_tasks(process, data / "dicode.sock", number, log)
-        yield House(data, process.pid, time.perf_counter() - began, env)
+        answered_s = time.perf_counter() - began
+        yield House(data, process.pid, answered_s, env)
     finally:
         stop(process)
 

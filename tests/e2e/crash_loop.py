@@ -3,8 +3,8 @@
     python tests/e2e/crash_loop.py --cycles 50
 
 Each cycle submits runs at a steady rate, kills the server with SIGKILL at a random moment, starts
-it again on the same data dir and checks: every acknowledged run is still known, none of the former
-server's runs is left ``running`` five seconds after the restart, no process of a former run is alive.
+it again on the same data dir and checks: every acknowledged run is still known, no run of the former
+server is left ``running`` five seconds after the restart, no process of such a run is alive.
 """
 
 from __future__ import annotations
@@ -133,7 +133,6 @@ class Server:
 
 def processes_of_tasks(data: Path) -> dict[int, str]:
     """Give the run id of each live process that a server on ``data`` started."""
-    instance = None
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -148,7 +147,6 @@ def processes_of_tasks(data: Path) -> dict[int, str]:
         home = values.get(b"HOME", b"").decode(errors="replace")
         if run_id and state not in "ZX" and home.startswith(str(data)):
             found[int(entry.name)] = run_id.decode()
-    del instance
     return found
 
 
@@ -166,22 +164,23 @@ def submit_until_killed(server: Server, rate: float, rng: random.Random, n: int)
 
 
 def check(server: Server, report: Report, ids: list[str], deadline: float) -> None:
-    """Look at the runs of the killed server until settled or five seconds after the restart."""
-    former = set(ids)
+    """Look at the runs of the killed server until settled or five seconds after the restart.
+
+    Runs that were queued go on in the new server: such a one is ``running`` and has a process.
+    Anything else that is ``running``, and any process of a run that is not, is left over.
+    """
     while True:
+        alive = processes_of_tasks(server.data)
         seen = {run_id: _status(server, run_id) for run_id in ids}
-        running = [r for r, status in seen.items() if status == "running"]
-        stray = [pid for pid, run in processes_of_tasks(server.data).items() if run in former]
-        # Queued runs of the former server go on in this one, so running ones may be honest.
-        honest = {r for r in running if r in set(processes_of_tasks(server.data).values())}
-        stuck = [r for r in running if r not in honest]
-        stray = [p for p in stray if processes_of_tasks(server.data).get(p) not in running]
-        if not (stuck or stray) or time.monotonic() > deadline:
+        running = {r for r, status in seen.items() if status == "running"}
+        stuck = sorted(running - set(alive.values()))
+        strays = [pid for pid, run in alive.items() if run in seen and run not in running]
+        if not (stuck or strays) or time.monotonic() > deadline:
             break
         time.sleep(0.05)
     report.lost += [r for r, status in seen.items() if status is None]
     report.left_running += stuck
-    report.strays += stray
+    report.strays += strays
 
 
 def _status(server: Server, run_id: str) -> str | None:
@@ -249,9 +248,8 @@ def main() -> int:
     print(f"acknowledged runs lost       {len(report.lost)}")
     print(f"left running after 5 s       {len(report.left_running)}")
     print(f"stray processes              {len(report.strays)}")
-    print(
-        f"restart to first answer      p50 {restarts[len(restarts) // 2]:.2f} s, max {restarts[-1]:.2f} s"
-    )
+    middle, worst = restarts[len(restarts) // 2], restarts[-1]
+    print(f"restart to first answer      p50 {middle:.2f} s, max {worst:.2f} s")
     print(f"ends                         {dict(sorted(report.statuses.items()))}")
     return 0 if report.ok else 1
 

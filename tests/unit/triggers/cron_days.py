@@ -102,7 +102,7 @@ class Story:
 
 
 async def play(story: Story) -> tuple[str, ...]:
-    """Give what was seen, in the form of ``expect``."""
+    """Give what was seen, in the form of ``expect``, in the order of the slots."""
     trigger = {"cron": story.cron, "timezone": story.zone, **dict(story.options)}
     task = make_task(TASK, trigger=trigger)
     store, clock = MemoryStore(), FakeClock(parse_iso(story.start))
@@ -137,7 +137,7 @@ async def _live(shop: Shop, day: str) -> None:
 async def _seen(store: MemoryStore) -> tuple[str, ...]:
     rooms = Rooms(store)
     seen: list[str] = []
-    for run in await rooms.runs(TASK):
+    for run in sorted(await rooms.runs(TASK), key=lambda run: run.slot_ms or 0):
         assert run.slot_ms is not None
         text = _short(run.slot_ms) + ("!" if run.catchup else "")
         if run.created_at_ms != run.slot_ms:

@@ -1,4 +1,4 @@
-"""The Host × Origin table: what may name this server, and whose pages may call it."""
+"""The Host and Origin table: what may name this server, and whose pages may call it."""
 
 from __future__ import annotations
 

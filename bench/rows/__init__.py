@@ -1,0 +1,27 @@
+"""The rows that exist, in the order of DESIGN 6. A new one is a module here and a name in ``ALL``."""
+
+from __future__ import annotations
+
+from bench.row import Row
+from bench.rows import calls, command, idle, logs, reload, runs, start, table
+
+ALL: tuple[Row, ...] = (
+    reload.ROW,
+    runs.ROW,
+    runs.THROUGHPUT,
+    calls.ROW,
+    start.ROW,
+    idle.ROW,
+    command.ROW,
+    table.ROW,
+    logs.ROW,
+)
+
+
+def select(names: list[str]) -> list[Row]:
+    """Give the rows of these names, all without names. Raises ``KeyError`` with unknown ones."""
+    known = {row.name: row for row in ALL}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise KeyError(", ".join(unknown))
+    return [row for row in ALL if not names or row.name in names]

@@ -1,0 +1,248 @@
+"""A run of a hello task: one at a time, our own share of it, and eight at once.
+
+Our share is what the server adds to the child. The child's part is measured by starting the very
+launch that the Python runtime makes for this task, with its start frame already in the socket, and
+waiting for its exit. Both are measured in turn, and the share is the median of the differences.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Limit, Result, figure
+from bench.folders import HELLO_MANIFEST, HELLO_SCRIPT, write_task
+from bench.house import House, serving
+from bench.proc import cpu_ms
+from bench.row import Plan, Row, Unmeasurable
+from bench.spawn import AT_ONCE, F0, WarmFork, bare, bare_ms, rate_at_once, warm_fork
+from bench.wire import Line, call_message, line_to, value_of
+from dicode_mcp.ipc.frames import PROTOCOL, encode
+from dicode_mcp.protocols import Launch, LaunchContext
+from dicode_mcp.runs.model import Payload, Run, RunStatus, Trigger
+from dicode_mcp.spec.loader import TaskLoader
+from dicode_runtimes.python import PythonRuntime
+
+_TASK = "hello"
+_LATER = "issue D (fork server and sandbox); now a plain spawn without a sandbox"
+
+
+def measure(plan: Plan) -> Iterator[Result]:
+    tasks = plan.room / "tasks"
+    folder = write_task(tasks, _TASK, HELLO_MANIFEST, HELLO_SCRIPT)
+    with serving(plan.room, tasks, 1) as house, warm_fork() as warm:
+        samples = _one_by_one(house, warm, Child(folder, plan.room), plan.times(120, 40))
+    yield from samples.results()
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    run: list[float]
+    child: list[float]
+    bare: list[float]
+    warm: list[float]
+    cpu_ms: float
+
+    def results(self) -> Iterator[Result]:
+        bare = figure(F0, "ms", self.bare)
+        yield Result(
+            name="run",
+            what="run_task hello (Python) over the socket, call → stored result, one at a time",
+            ours=figure("run_task", "ms", self.run),
+            floor=bare,
+            limits=(Limit("ratio", "<=", 1.5),),
+            applies_from=_LATER,
+            notes=("that is the cold budget; warm it will be ≤ 0.6 × floor",),
+        )
+        yield Result(
+            name="run.warm-floor",
+            what="the floor of a warm run: fork and exec code in a warm interpreter",
+            ours=figure("fork + exec code", "ms", self.warm),
+            floor=bare,
+        )
+        yield Result(
+            name="run.child",
+            what="the child alone: the same Launch started directly, start frame waiting",
+            ours=figure("child", "ms", self.child),
+            floor=bare,
+        )
+        shares = [ours - child for ours, child in zip(self.run, self.child, strict=True)]
+        yield Result(
+            name="run.share",
+            what="our own share of a run: run minus child, pair by pair",
+            ours=figure("run - child", "ms", shares),
+            limits=(Limit("p50", "<=", 3),),
+            notes=(f"processor time of the server for each run: {self.cpu_ms:.1f} ms",),
+            also={"server_cpu_ms": self.cpu_ms},
+        )
+
+
+def _one_by_one(house: House, warm: WarmFork, child: Child, times: int) -> _Samples:
+    samples = _Samples([], [], [], [], 0.0)
+    used = 0.0
+    with line_to(house.socket) as line:
+        for _ in range(3):
+            _run_ms(line), child.ms(), bare_ms(), warm.ms()
+        for _ in range(times):
+            before = cpu_ms(house.pid)
+            samples.run.append(_run_ms(line))
+            used += cpu_ms(house.pid) - before
+            samples.child.append(child.ms())
+            samples.bare.append(bare_ms())
+            samples.warm.append(warm.ms())
+    return _Samples(samples.run, samples.child, samples.bare, samples.warm, used / times)
+
+
+def _run_ms(line: Line) -> float:
+    message = call_message("run_task", {"id": _TASK, "wait_seconds": 30})
+    began = time.perf_counter()
+    answer = line.ask(message)
+    took = (time.perf_counter() - began) * 1000
+    _check(answer)
+    return took
+
+
+def _check(answer: bytes) -> None:
+    run = value_of(answer)
+    if run["status"] != "success" or run["return_value"] != "hello":
+        raise Unmeasurable(f"hello ended as {run}")
+
+
+class Child:
+    """The launch of a task, started without the server."""
+
+    def __init__(self, folder: Path, room: Path) -> None:
+        self._launch = _launch(folder, room)
+        for name in ("home", "tmp"):
+            (room / "scratch" / name).mkdir(parents=True)
+        start = {
+            "protocol": PROTOCOL,
+            "server": "bench",
+            "run_id": self._launch.run_id,
+            "task_id": _TASK,
+            "attempt": 1,
+            "params": {},
+            "input": None,
+            "request": None,
+        }
+        self._frame = encode({"start": start})
+
+    def ms(self) -> float:
+        """Time one child from spawn to exit."""
+        began = time.perf_counter()
+        ours, pid = self.start()
+        with ours:
+            _, status = os.waitpid(pid, 0)
+            took = (time.perf_counter() - began) * 1000
+            if status or b'"finish"' not in ours.recv(65536):
+                raise Unmeasurable(f"the child ended with status {status}")
+        return took
+
+    def start(self) -> tuple[socket.socket, int]:
+        """Start one child; gives our end of its socket and its pid."""
+        ours, theirs = socket.socketpair()
+        ours.sendall(self._frame)
+        with theirs:
+            fd = theirs.fileno()
+            popen = subprocess.Popen(
+                self._launch.argv,
+                env={**self._launch.env, "DICODE_IPC_FD": str(fd)},
+                cwd=self._launch.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(fd,),
+                start_new_session=True,
+            )
+        popen.returncode = 0  # waited for by its pid, not by Popen
+        return ours, popen.pid
+
+
+def _launch(folder: Path, room: Path) -> Launch:
+    runtime = PythonRuntime()
+    loader = TaskLoader(
+        runtimes={runtime.name: runtime.scripts},
+        environ={},
+        home=room,
+        data_dir=room / "data",
+        config_dir=room,
+    )
+    task = loader.load(folder, task_id=_TASK, source="bench", source_root=folder.parent)
+    run = Run("0" * 26, _TASK, RunStatus.RUNNING, Trigger.MCP, 0)
+    context = LaunchContext(run, task, Payload(), {}, room / "scratch", "bench")
+    return runtime.prepare(context)
+
+
+# ── Eight at once ──
+
+
+def measure_throughput(plan: Plan) -> Iterator[Result]:
+    tasks = plan.room / "tasks"
+    folder = write_task(tasks, _TASK, HELLO_MANIFEST, HELLO_SCRIPT)
+    child = Child(folder, plan.room)
+    ours: list[float] = []
+    bare_rates: list[float] = []
+    child_rates: list[float] = []
+    number = plan.times(96, 48)
+    with serving(plan.room, tasks, 1) as house, line_to(house.socket) as line:
+        _rate(line, AT_ONCE)
+        for _ in range(plan.times(7, 3)):
+            ours.append(_rate(line, number))
+            bare_rates.append(rate_at_once(number, bare))
+            child_rates.append(_child_rate(child, number))
+    t0 = figure("T0 = eight F0 at once", "/s", bare_rates)
+    yield Result(
+        name="throughput",
+        what=f"run_task hello, {AT_ONCE} at once over one connection, rounds of {number} runs",
+        ours=figure("runs", "/s", ours),
+        floor=t0,
+        limits=(Limit("ratio", ">=", 0.85),),
+        applies_from=_LATER,
+        notes=("that is the cold budget; warm it will be ≥ 2 × floor",),
+    )
+    yield Result(
+        name="throughput.child",
+        what=f"the children alone, {AT_ONCE} at once: the same Launch started directly",
+        ours=figure("children", "/s", child_rates),
+        floor=t0,
+    )
+
+
+def _rate(line: Line, number: int) -> float:
+    """Keep eight calls open on one connection; gives runs a second."""
+    began = time.perf_counter()
+    sent = 0
+    answers: list[bytes] = []
+    while len(answers) < number:
+        while sent < number and sent - len(answers) < AT_ONCE:
+            sent += 1
+            line.send(call_message("run_task", {"id": _TASK, "wait_seconds": 50}, sent))
+        answers.append(line.receive())
+    rate = number / (time.perf_counter() - began)
+    for answer in answers:
+        _check(answer)
+    return rate
+
+
+def _child_rate(child: Child, number: int) -> float:
+    ends: list[socket.socket] = []
+
+    def start() -> int:
+        ours, pid = child.start()
+        ends.append(ours)
+        return pid
+
+    try:
+        return rate_at_once(number, start)
+    finally:
+        for end in ends:
+            end.close()
+
+
+ROW = Row("run", "run_task hello, one at a time, and our own share of it", measure)
+THROUGHPUT = Row("throughput", "runs a second, eight at once", measure_throughput)
