@@ -108,7 +108,7 @@ async def _serve(path: str) -> None:
     async with asyncio.TaskGroup() as group, await asyncio.start_unix_server(talk, path):
         serving = group.create_task(http.serve())
         while not http.started:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn has no event for it
         print(http.servers[0].sockets[0].getsockname()[1], flush=True)
         await serving
 

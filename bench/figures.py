@@ -56,7 +56,7 @@ class Limit:
         """Give the bound as it is written in a table."""
         sign = "≤" if self.sign == "<=" else "≥"
         if self.subject == "ratio":
-            return f"{sign} {self.bound:g} × floor"
+            return f"{sign} {self.bound:g} of the floor"
         return f"{self.subject} {sign} {show(self.bound, unit)}"
 
 

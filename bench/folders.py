@@ -20,8 +20,8 @@ params:
     default: 7
 timeout: 2m
 permissions:
-  dicode:
-    kv: true
+  env: [LANG]
+  net: [api.example.org]
 """
 
 _SCRIPT = '''\
@@ -82,7 +82,7 @@ def write_task(root: Path, name: str, manifest: str, script: str) -> Path:
 
 
 def write_reports(root: Path, number: int) -> None:
-    """Make ``number`` ordinary tasks: a manifest of seventeen lines and a short script each."""
+    """Make ``number`` ordinary tasks: a manifest of some twenty lines and a short script each."""
     for each in range(number):
         manifest = _MANIFEST.format(number=each, region=each % 16)
         write_task(root, f"report-{each:05d}", manifest, _SCRIPT.format(number=each))

@@ -90,8 +90,10 @@ def _await_tasks(process: subprocess.Popen[bytes], path: Path, number: int, log:
             raise Unmeasurable(f"the server did not start: {log.read_text()[-500:]}")
         try:
             with line_to(path) as line:
-                while line.call("get_status")["tasks"]["total"] < number:
+                while (tasks := line.call("get_status")["tasks"])["total"] < number:
                     time.sleep(_POLL_S)
+                if tasks["ready"] != number:
+                    raise Unmeasurable(f"not every task is ready: {tasks}")
                 return
         except OSError:
             time.sleep(_POLL_S)

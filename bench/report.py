@@ -10,7 +10,7 @@ from typing import Any
 from bench.figures import Figure, Result, show
 
 WIDTH = 100
-_HEADERS = ("ROW", "OURS p50", "p99", "FLOOR p50", "RATIO", "n", "BUDGET", "")
+_HEADERS = ("ROW", "OURS p50", "p99", "FLOOR p50", "RATIO", "n", "BUDGET", "VERDICT")
 
 
 @dataclass(frozen=True, slots=True)

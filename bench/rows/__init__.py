@@ -1,4 +1,4 @@
-"""The rows that exist, in the order of DESIGN 6. A new one is a module here and a name in ``ALL``."""
+"""The rows that exist, in the order of DESIGN 6. A new one: a module here, a name in ``ALL``."""
 
 from __future__ import annotations
 

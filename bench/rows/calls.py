@@ -27,7 +27,7 @@ Ask = Callable[[bytes], bytes]
 def measure(plan: Plan) -> Iterator[Result]:
     tasks = plan.room / "tasks"
     write_reports(tasks, _TASKS)
-    rounds = plan.times(100, 25)
+    rounds = plan.times(100, 20)
     with serving(plan.room, tasks, _TASKS) as house, echoing(plan.room) as echo:
         yield _socket(house, echo, rounds)
         yield _http(house, echo, rounds)

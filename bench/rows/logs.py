@@ -51,7 +51,7 @@ def measure(plan: Plan) -> Iterator[Result]:
     tasks = plan.room / "tasks"
     write_task(tasks, _TASK, FLOOD_MANIFEST, FLOOD_SCRIPT)
     with serving(plan.room, tasks, 1) as house:
-        samples = _floods(house, plan.times(7, 3))
+        samples = _floods(house, plan.times(7, 2))
     lag = figure("on disk", "ms", samples.disk_ms)
     yield Result(
         name="logs",

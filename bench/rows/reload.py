@@ -41,7 +41,7 @@ def measure(plan: Plan) -> Iterator[Result]:
         room = plan.room / str(number)
         for name in ("ours", "floor"):
             write_reports(room / name, number)
-        ours, floor = asyncio.run(_saves(room, plan.times(100, 30), number))
+        ours, floor = asyncio.run(_saves(room, plan.times(100, 20), number))
         yield Result(
             name=f"reload.{number}",
             what=f"a file is saved → the registry has the task's new version, {number:,} tasks, "

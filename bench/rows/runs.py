@@ -36,7 +36,7 @@ def measure(plan: Plan) -> Iterator[Result]:
     tasks = plan.room / "tasks"
     folder = write_task(tasks, _TASK, HELLO_MANIFEST, HELLO_SCRIPT)
     with serving(plan.room, tasks, 1) as house, warm_fork() as warm:
-        samples = _one_by_one(house, warm, Child(folder, plan.room), plan.times(120, 40))
+        samples = _one_by_one(house, warm, Child(folder, plan.room), plan.times(120, 25))
     yield from samples.results()
 
 
@@ -57,7 +57,7 @@ class _Samples:
             floor=bare,
             limits=(Limit("ratio", "<=", 1.5),),
             applies_from=_LATER,
-            notes=("that is the cold budget; warm it will be ≤ 0.6 × floor",),
+            notes=("that is the cold budget; warm it will be ≤ 0.6 of the floor",),
         )
         yield Result(
             name="run.warm-floor",
@@ -188,7 +188,7 @@ def measure_throughput(plan: Plan) -> Iterator[Result]:
     ours: list[float] = []
     bare_rates: list[float] = []
     child_rates: list[float] = []
-    number = plan.times(96, 48)
+    number = plan.times(96, 32)
     with serving(plan.room, tasks, 1) as house, line_to(house.socket) as line:
         _rate(line, AT_ONCE)
         for _ in range(plan.times(7, 3)):
@@ -203,7 +203,7 @@ def measure_throughput(plan: Plan) -> Iterator[Result]:
         floor=t0,
         limits=(Limit("ratio", ">=", 0.85),),
         applies_from=_LATER,
-        notes=("that is the cold budget; warm it will be ≥ 2 × floor",),
+        notes=("that is the cold budget; warm it will be ≥ 2 of the floor",),
     )
     yield Result(
         name="throughput.child",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -47,10 +46,10 @@ class HostPolicy:
         origin = header.strip().lower()
         if origin in self._origins:
             return True
-        parts = urlsplit(origin)
-        default = _DEFAULT_PORTS.get(parts.scheme)
-        authority = parse_authority(parts.netloc)
-        if default is None or authority is None or origin != f"{parts.scheme}://{parts.netloc}":
+        scheme, _, netloc = origin.partition("://")
+        default = _DEFAULT_PORTS.get(scheme)
+        authority = parse_authority(netloc)
+        if default is None or authority is None:
             return False
         host = parse_authority(host_header.lower())
         if host is None or not self._is_own(authority):

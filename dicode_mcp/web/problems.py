@@ -1,4 +1,7 @@
-"""Errors over HTTP: RFC 9457 problem documents, and the one table from our codes to statuses."""
+"""Errors over HTTP: RFC 9457 problem documents, and the one table from our codes to statuses.
+
+A browser that asks for a page gets the same error as a page.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.web import frame
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -56,15 +62,43 @@ _CODE_OF_STATUS = {
 }
 
 
-def problem(error: DicodeError, *, status: int | None = None) -> JSONResponse:
+class Problem(JSONResponse):
+    """An error as a problem document, or as a page where the request asks for one."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, error: DicodeError, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(document(error, status), status, {"vary": "Accept", **headers})
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer in the form the request asks for."""
+        if not wants_page(scope):
+            await super().__call__(scope, receive, send)
+            return
+        text = frame.error_document(self.status_code, self._error.message, self._error.hint)
+        answer = HTMLResponse(text, self.status_code, frame.HEADERS)
+        for name in ("vary", "www-authenticate", "allow"):
+            if name in self.headers:
+                answer.headers[name] = self.headers[name]
+        await answer(scope, receive, send)
+
+
+def wants_page(scope: Scope) -> bool:
+    """Tell whether a request is a browser's for a page: it names HTML and does not name JSON."""
+    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        return False
+    accept = ",".join(Headers(scope=scope).getlist("accept")).lower()
+    return "text/html" in accept and "json" not in accept
+
+
+def problem(error: DicodeError, *, status: int | None = None) -> Problem:
     """Give an error as a problem: ``{type, title, status, detail, code, hint?, data?}``."""
     status = status or STATUS.get(error.code, 500)
     headers = {"cache-control": "no-store"}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="dicode"'
-    return JSONResponse(
-        document(error, status), status_code=status, headers=headers, media_type=MEDIA_TYPE
-    )
+    return Problem(error, status, headers)
 
 
 def document(error: DicodeError, status: int) -> dict[str, Any]:
@@ -79,14 +113,14 @@ def document(error: DicodeError, status: int) -> dict[str, Any]:
     }
 
 
-async def on_dicode_error(request: Request, error: Exception) -> JSONResponse:
+async def on_dicode_error(request: Request, error: Exception) -> Problem:
     """Answer one of our errors that a route raised."""
     if not isinstance(error, DicodeError):
         raise error
     return problem(error)
 
 
-async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+async def on_http_error(request: Request, error: Exception) -> Problem:
     """Answer what the router or a route refused by status (404, 405, …)."""
     if not isinstance(error, HTTPException):
         raise error
@@ -98,7 +132,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def on_crash(request: Request, error: Exception) -> JSONResponse:
+async def on_crash(request: Request, error: Exception) -> Problem:
     """Answer a bug of ours without showing it; Starlette raises it again for the log."""
     return problem(
         DicodeError(

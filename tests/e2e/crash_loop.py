@@ -3,8 +3,8 @@
     python tests/e2e/crash_loop.py --cycles 50
 
 Each cycle submits runs at a steady rate, kills the server with SIGKILL at a random moment, starts
-it again on the same data dir and checks: every acknowledged run is still known, no run of the former
-server is left ``running`` five seconds after the restart, no process of such a run is alive.
+it again on the same data dir and checks: every acknowledged run is still known, no run of the
+former server is left ``running`` five seconds after the restart, no process of such a run is alive.
 """
 
 from __future__ import annotations

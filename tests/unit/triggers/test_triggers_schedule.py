@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -43,27 +43,31 @@ CHANGES = (
 )
 
 
-def matches(expression: str, local: datetime) -> bool:
-    pattern = read_pattern(expression)
-    by_date = local.day in pattern.days
-    by_weekday = local.isoweekday() % 7 in pattern.weekdays
-    day = by_date or by_weekday if pattern.either_day else by_date and by_weekday
-    return day and local.month in pattern.months and local.hour * 60 + local.minute in pattern.times
-
-
 def walked(expression: str, zone: ZoneInfo, start_ms: int, minutes: int) -> list[int]:
     """Find the slots the slow way: walk over instants, and note each wall-clock time when it
     is first shown, and each skipped one at the instant that skips it.
     """
-    shown = datetime.fromtimestamp(start_ms / 1000 - 3 * 86400, zone).replace(tzinfo=None, fold=0)
+    pattern = read_pattern(expression)
+    times = frozenset(pattern.times)
+
+    def matches(local: datetime) -> bool:
+        if local.hour * 60 + local.minute not in times or local.month not in pattern.months:
+            return False
+        by_date = local.day in pattern.days
+        by_weekday = local.isoweekday() % 7 in pattern.weekdays
+        return by_date or by_weekday if pattern.either_day else by_date and by_weekday
+
+    before = 3 * 60  # No zone is put back by more.
+    shown = datetime.fromtimestamp(start_ms / 1000 - before * 60, zone)
+    shown = shown.replace(tzinfo=None, fold=0)
     found: list[int] = []
-    for minute in range(-3 * 1440, minutes + 1):
+    for minute in range(-before, minutes + 1):
         instant = start_ms + minute * MINUTE
         local = datetime.fromtimestamp(instant / 1000, zone).replace(tzinfo=None, fold=0)
         hit = False
         while shown < local:
             shown += timedelta(minutes=1)
-            hit = hit or matches(expression, shown)
+            hit = hit or matches(shown)
         if hit and instant > start_ms:
             found.append(instant)
     return found
@@ -81,25 +85,25 @@ def slots(schedule: Schedule, start_ms: int, end_ms: int) -> Iterator[int]:
 def test_slots_around_a_change_of_the_clock_are_those_of_a_wall_clock_that_is_watched(
     expression: str, zone: str, change: str
 ) -> None:
-    start = parse_iso(change) - DAY
+    start = parse_iso(change) - DAY // 4
     schedule = Schedule(expression, ZoneInfo(zone))
-    expected = walked(expression, ZoneInfo(zone), start, 2 * 1440)
-    assert list(slots(schedule, start, start + 2 * DAY)) == expected
+    expected = walked(expression, ZoneInfo(zone), start, 1440)
+    assert list(slots(schedule, start, start + DAY)) == expected
 
 
 @pytest.mark.parametrize(("zone", "change"), CHANGES)
 def test_looking_back_gives_the_same_slots_as_looking_ahead(zone: str, change: str) -> None:
-    middle = parse_iso(change)
+    first, last = parse_iso(change) - DAY // 4, parse_iso(change) + DAY // 4
     for expression in EXPRESSIONS:
         schedule = Schedule(expression, ZoneInfo(zone))
-        ahead = list(slots(schedule, middle - 2 * DAY, middle + DAY))
-        back = [s for s in islice(schedule.before(middle + DAY), 6000) if s > middle - 2 * DAY]
+        ahead = list(slots(schedule, first, last))
+        back = list(takewhile(lambda slot: slot > first, schedule.before(last)))
         assert back[::-1] == ahead
 
 
 def test_slots_only_go_forward_from_any_instant() -> None:
     chance = random.Random(7)
-    for _ in range(300):
+    for _ in range(150):
         zone, change = chance.choice(CHANGES)
         schedule = Schedule(chance.choice(EXPRESSIONS), ZoneInfo(zone))
         instant = parse_iso(change) + chance.randrange(-2 * DAY, 2 * DAY)

@@ -11,7 +11,7 @@ import pytest
 
 from dicode_mcp.web.peers import find_owner
 
-HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid inode\n"
 
 little_endian = pytest.mark.skipif(
     sys.byteorder != "little", reason="the recorded tables are of a little-endian machine"
