@@ -55,6 +55,7 @@ from dicode_mcp.tools.hub import Hub
 from dicode_mcp.tools.server import McpServer, create_mcp_server
 from dicode_mcp.tools.socket import McpSocket
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.pages import Pages
 from dicode_mcp.web.server import HttpServer, require_loopback
 
 log = logging.getLogger("dicode.daemon")
@@ -154,6 +155,7 @@ class Server:
                 max_body=server.max_body,
             ),
             readiness=lambda: self._state,
+            routes=Pages(house.services, self._clock, readiness=lambda: self._state).routes(),
         )
         http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
         listening = await surfaces.enter_async_context(http.listening())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 from bench.echo import Echo, echoing
 from bench.figures import Figure, Limit, Result, figure
@@ -17,7 +18,7 @@ from bench.house import House, serving
 from bench.row import Plan, Row
 from bench.wire import call_message, http_request, http_to, line_to, value_of
 
-_TASKS = 20
+_FEW, _MANY = 20, 1_000
 _BLOCK = 10
 """Calls in a row before the other side has its turn."""
 
@@ -25,15 +26,24 @@ Ask = Callable[[bytes], bytes]
 
 
 def measure(plan: Plan) -> Iterator[Result]:
-    tasks = plan.room / "tasks"
-    write_reports(tasks, _TASKS)
     rounds = plan.times(100, 20)
-    with serving(plan.room, tasks, _TASKS) as house, echoing(plan.room) as echo:
-        yield _socket(house, echo, rounds)
-        yield _http(house, echo, rounds)
+    with (
+        echoing(plan.room) as echo,
+        _serving(plan.room, _FEW) as few,
+        _serving(plan.room, _MANY) as many,
+    ):
+        yield _socket(few, echo, rounds, _FEW)
+        yield _http(few, echo, rounds)
+        yield _socket(many, echo, rounds, _MANY)
 
 
-def _socket(house: House, echo: Echo, rounds: int) -> Result:
+def _serving(room: Path, number: int) -> AbstractContextManager[House]:
+    own = room / str(number)
+    write_reports(own / "tasks", number)
+    return serving(own, own / "tasks", number)
+
+
+def _socket(house: House, echo: Echo, rounds: int, number: int) -> Result:
     with ExitStack() as stack:
         ours = stack.enter_context(line_to(house.socket)).ask
         floor = stack.enter_context(line_to(echo.socket)).ask
@@ -42,7 +52,7 @@ def _socket(house: House, echo: Echo, rounds: int) -> Result:
         small = call_message("echo", {"text": "hello"})
         same = call_message("echo", {"text": "x" * (size // 2)})
         figures = _in_turn(rounds, ((ours, status), (floor, small), (floor, same)))
-    return _result("socket", size, figures)
+    return _result("socket" if number == _FEW else f"socket-{number}", number, size, figures)
 
 
 def _http(house: House, echo: Echo, rounds: int) -> Result:
@@ -54,30 +64,28 @@ def _http(house: House, echo: Echo, rounds: int) -> Result:
         small = http_request(echo.port, "echo", {"text": "hello"})
         same = http_request(echo.port, "echo", {"text": "x" * (size // 2)})
         figures = _in_turn(rounds, ((ours, status), (floor, small), (floor, same)))
-    return _result("http", size, figures)
+    return _result("http", _FEW, size, figures)
 
 
 def _in_turn(rounds: int, asks: tuple[tuple[Ask, bytes], ...]) -> list[list[float]]:
     """Time each call in blocks that take turns; gives the ms of each."""
     samples: list[list[float]] = [[] for _ in asks]
-    for round_number in range(rounds + 2):
+    for round_number in range(rounds + 1):
         for (ask, message), times in zip(asks, samples, strict=True):
-            for _ in range(_BLOCK):
+            value_of(ask(message))
+            for _ in range(_BLOCK if round_number else 0):
                 began = time.perf_counter()
-                answer = ask(message)
-                took = (time.perf_counter() - began) * 1000
-                if round_number > 1:
-                    times.append(took)
-            value_of(answer)
+                ask(message)
+                times.append((time.perf_counter() - began) * 1000)
     return samples
 
 
-def _result(transport: str, size: int, samples: list[list[float]]) -> Result:
+def _result(name: str, number: int, size: int, samples: list[list[float]]) -> Result:
     ours, small, same = samples
     alike: Figure = figure("echo of the same size", "ms", same)
     return Result(
-        name=f"call.{transport}",
-        what=f"tools/call get_status over {transport}, {_TASKS} tasks, an answer of {size:,} bytes",
+        name=f"call.{name}",
+        what=f"tools/call get_status, {number:,} tasks, an answer of {size:,} bytes",
         ours=figure("get_status", "ms", ours),
         floor=figure("echo tool on the same low-level SDK", "ms", small),
         limits=(Limit("ratio", "<=", 1.3),),

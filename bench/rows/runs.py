@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.figures import Limit, Result, figure
 from bench.folders import HELLO_MANIFEST, HELLO_SCRIPT, write_task
@@ -87,7 +88,8 @@ def _one_by_one(house: House, warm: WarmFork, child: Child, times: int) -> _Samp
     used = 0.0
     with line_to(house.socket) as line:
         for _ in range(3):
-            _run_ms(line), child.ms(), bare_ms(), warm.ms()
+            for once in (lambda: _run_ms(line), child.ms, bare_ms, warm.ms):
+                once()
         for _ in range(times):
             before = cpu_ms(house.pid)
             samples.run.append(_run_ms(line))
@@ -120,7 +122,7 @@ class Child:
         self._launch = _launch(folder, room)
         for name in ("home", "tmp"):
             (room / "scratch" / name).mkdir(parents=True)
-        start = {
+        start: dict[str, Any] = {
             "protocol": PROTOCOL,
             "server": "bench",
             "run_id": self._launch.run_id,

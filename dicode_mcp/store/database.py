@@ -92,5 +92,9 @@ def _engine(path: Path) -> Engine:
 
 def give_back(connection: Connection) -> None:
     """Return pages that deletes left empty to the disk: some each time, so that none waits."""
-    # Each row fetched is one page moved; SQLAlchemy would close the cursor after the first.
-    driver_of(connection).execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+    driver = driver_of(connection)
+    row = driver.execute("PRAGMA freelist_count").fetchone()
+    empty = 0 if row is None else int(row[0])
+    for _ in range(min(empty, _PAGES_AT_ONCE)):
+        # A larger number would change nothing: Python takes one step, and a step is a page.
+        driver.execute("PRAGMA incremental_vacuum(1)")

@@ -108,7 +108,9 @@ class InstantRunner:
         self._releases: dict[str, asyncio.Future[Outcome]] = {}
         self.held: set[str] = set()
         self.on: dict[str, str] = {}
-        """The run that is on, by held task."""
+        """The newest run that is on, by held task."""
+        self.holding = 0
+        """How many runs are held now."""
         self.most_on: dict[str, int] = {}
         self._count: dict[str, int] = {}
 
@@ -147,6 +149,7 @@ class InstantRunner:
         future = asyncio.get_running_loop().create_future()
         self._releases[run.task_id] = future
         self.on[run.task_id] = run.id
+        self.holding += 1
 
         def stop(reason: Reason) -> None:
             if not future.done():
@@ -158,6 +161,7 @@ class InstantRunner:
         finally:
             self._rooms.queue.on_stop(run.id, None)
             self.on.pop(run.task_id, None)
+            self.holding -= 1
 
     def _end(self, run: Run) -> Outcome:
         if callable(self._ends):

@@ -250,7 +250,8 @@ TOOLS = (
             "End a run that is queued or running: its whole process tree gets TERM and, after 5 "
             "seconds, KILL. Use it for a run that hangs or was started by mistake; "
             "set_task_enabled stops a task from starting again. Returns the run, usually with "
-            "status cancelled; work already done is not undone. A run that has ended is given as it is."
+            "status cancelled; work already done is not undone. A run that has ended is given as "
+            "it is."
         ),
         input_schema=s.arguments({"run_id": s.RUN_ID}, "run_id"),
         output_schema=s.RUN,

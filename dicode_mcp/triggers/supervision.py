@@ -153,10 +153,10 @@ def _unchanged(state: State, now: float) -> Decision:
     looping = _looping(state)
     if state.phase is Phase.PAUSING and now >= state.since:
         started = replace(state, phase=Phase.ON, since=now)
-        return Decision(started, Action.START, looping)
+        return Decision(started, Action.START, looping, HEALTHY_AFTER_S if looping else None)
     if state.phase is Phase.PAUSING:
         return Decision(state, looping=looping, wait_s=state.since - now)
-    if state.phase is Phase.ON and state.quick_ends:
+    if state.phase is Phase.ON and looping:
         wait = max(0.0, state.since + HEALTHY_AFTER_S - now)
         return Decision(state, looping=looping, wait_s=wait)
     return Decision(state, looping=looping)

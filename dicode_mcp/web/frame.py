@@ -104,12 +104,14 @@ def error_document(status: int, message: str, hint: str | None) -> str:
     return document(
         phrase,
         tag("h1", phrase),
-        tag("p", _sentence(message)),
-        tag("p", _sentence(hint), class_="hint") if hint else None,
+        tag("p", sentence(message)),
+        tag("p", sentence(hint), class_="hint") if hint else None,
         join(tag("p", tag("a", "Back to the tasks", href="/"))) if status == 404 else None,
     )
 
 
-def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+def sentence(text: str) -> str:
+    """Write a message of ours as a sentence; a name at its start stays as it is."""
+    if text.partition(" ")[0].isalpha():
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else text + "."

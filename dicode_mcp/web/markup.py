@@ -28,7 +28,7 @@ class Html(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "str | None | Iterable[Child]"
+Child: TypeAlias = "str | Iterable[Child] | None"
 """Markup, or text that is escaped; None is nothing; a list is its items in a row."""
 
 

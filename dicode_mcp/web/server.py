@@ -175,7 +175,7 @@ async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
         waiting.cancel()
     if task.done():
         task.result()
-        raise DicodeError(Code.INTERNAL, "the HTTP server ended while it was starting")
+        raise DicodeError(Code.INTERNAL, "the HTTP server ended by itself")
 
 
 class _Server(uvicorn.Server):

@@ -70,20 +70,23 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(
-    transport: str, mode: str, server: Server[Any], request: pytest.FixtureRequest
-) -> Opening:
+def connect(transport: str, mode: str, request: pytest.FixtureRequest) -> Opening:
     """Open a client over the test's transport and era."""
-    target: Any = server
-    if transport == "socket":
-        path = request.getfixturevalue("socket_path")
-    elif transport == "http":
-        target = request.getfixturevalue("base_url") + "/mcp"
+    needs = {"memory": "server", "socket": "socket_path", "http": "base_url"}
+    where: Any = request.getfixturevalue(needs[transport])
+
+    def target() -> Any:
+        match transport:
+            case "socket":
+                return SocketTransport(where)
+            case "http":
+                return f"{where}/mcp"
+            case _:
+                return where
 
     @asynccontextmanager
     async def opening(**options: Any) -> AsyncGenerator[Client]:
-        reached = SocketTransport(path) if transport == "socket" else target
-        async with Client(reached, mode=mode, **options) as client:
+        async with Client(target(), mode=mode, **options) as client:
             yield client
 
     return opening

@@ -157,7 +157,8 @@ async def test_garbage_gets_a_protocol_answer_and_the_connection_goes_on(
 async def test_an_unknown_protocol_version_is_answered_with_the_known_ones(
     socket_path: Path,
 ) -> None:
-    request = call("get_status", **{"io.modelcontextprotocol/protocolVersion": "2030-01-01"})
+    version: dict[str, Any] = {"io.modelcontextprotocol/protocolVersion": "2030-01-01"}
+    request = call("get_status", {}, **version)
     async with opened(socket_path) as line:
         line.send(request)
         answer = await line.read()

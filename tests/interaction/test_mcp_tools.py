@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import mcp_types as t
@@ -135,8 +135,8 @@ async def test_progress_is_told_while_a_run_goes_on(connect: Opening, house: Hou
     heard: list[tuple[float, float | None, str | None]] = []
     came = asyncio.Event()
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        heard.append((done, total, message))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
         came.set()
 
     async def release() -> None:
@@ -272,17 +272,18 @@ async def test_results_have_no_field_that_the_output_schema_does_not_know(
             found = value(await client.call_tool(name, arguments))
             schema = tools[name].output_schema
             assert schema is not None
-            problems = list(Draft202012Validator(_closed(schema)).iter_errors(found))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
+            check: Any = Draft202012Validator(_closed(schema))
+            problems = list(check.iter_errors(found))
             assert problems == [], name
 
 
 def _closed(schema: Any) -> Any:
     """Give a schema in which objects with named properties take no others."""
     if isinstance(schema, list):
-        return [_closed(part) for part in schema]  # pyright: ignore[reportUnknownVariableType]
+        return [_closed(part) for part in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: _closed(part) for key, part in schema.items()}  # pyright: ignore[reportUnknownVariableType]
+    closed = {key: _closed(part) for key, part in cast("dict[str, Any]", schema).items()}
     if "properties" in closed and closed.get("type") == "object":
         closed["additionalProperties"] = False
-    return closed  # pyright: ignore[reportUnknownVariableType]
+    return closed

@@ -11,7 +11,13 @@ from dicode_mcp.tools.sizes import cut, fit_lines, fit_page, fit_run, size
 
 def run(**fields: Any) -> dict[str, Any]:
     """Give a run."""
-    base = {"run_id": "r1", "task": "t", "status": "success", "trigger": "mcp", "logs_tail": []}
+    base: dict[str, Any] = {
+        "run_id": "r1",
+        "task": "t",
+        "status": "success",
+        "trigger": "mcp",
+        "logs_tail": [],
+    }
     return {**base, **fields}
 
 

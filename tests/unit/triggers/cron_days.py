@@ -42,8 +42,7 @@ class Shop:
             for _ in range(20):
                 await asyncio.sleep(0)
             await self.clock.asleep()
-            held = len(self.runner.on)
-            if not dispatcher.waiting and dispatcher.running == held:
+            if not dispatcher.waiting and dispatcher.running == self.runner.holding:
                 return
 
     async def let(self, span: float, *, to_the_next: bool = True) -> None:
@@ -70,12 +69,17 @@ class Shop:
 
 @asynccontextmanager
 async def open_shop(
-    store: Store | None = None, clock: FakeClock | None = None, *tasks: Any, zone: str = "UTC"
+    store: Store | None = None,
+    clock: FakeClock | None = None,
+    *tasks: Any,
+    zone: str = "UTC",
+    held: tuple[str, ...] = (),
 ) -> AsyncGenerator[Shop]:
     rooms = Rooms(store, clock)
     rooms.put(*tasks)
     await rooms.queue.recover()
     runner = InstantRunner(rooms)
+    runner.held.update(held)
     cron = CronTrigger(
         rooms.queue, rooms.registry, rooms.store, rooms.bus, rooms.clock, ZoneInfo(zone)
     )

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.peers import FindOwner
 from dicode_mcp.web.problems import MEDIA_TYPE, STATUS
 from dicode_mcp.web.server import HttpServer, Listening, require_loopback
 
@@ -28,6 +29,11 @@ ME = os.geteuid()
 has_table = pytest.mark.skipif(
     not Path("/proc/net/tcp").exists(), reason="this system does not tell a peer's user"
 )
+
+
+def owned_by(uid: int | None) -> FindOwner:
+    """Make a kernel that says this of every peer."""
+    return lambda peer, own: uid
 
 
 async def _echo(request: Request) -> JSONResponse:
@@ -55,7 +61,7 @@ async def serving(
     readiness: Callable[[], Readiness] = lambda: Readiness.READY, **settings: Any
 ) -> AsyncGenerator[tuple[Listening, httpx.AsyncClient]]:
     """Serve an app with test routes; give where, and a client."""
-    options: dict[str, Any] = {"own_uid": ME, "find_owner": lambda peer, own: ME, **settings}
+    options: dict[str, Any] = {"own_uid": ME, "find_owner": owned_by(ME), **settings}
     app = create_app(Server("test"), WebSettings(**options), readiness=readiness, routes=ROUTES)
     async with (
         HttpServer(app, port=0).listening() as where,
@@ -78,7 +84,7 @@ def problem(response: httpx.Response, status: int, code: Code) -> dict[str, Any]
 
 async def test_health_is_told_to_anybody_and_readiness_as_it_is() -> None:
     state = Readiness.STARTING
-    async with serving(lambda: state, find_owner=lambda peer, own: None) as (_, client):
+    async with serving(lambda: state, find_owner=owned_by(None)) as (_, client):
         assert (await client.get("/healthz")).json() == {"status": "ok"}
         problem(await client.get("/readyz"), 503, Code.UNREACHABLE)
         state = Readiness.READY
@@ -168,7 +174,7 @@ async def test_the_peers_user_is_asked_once_for_each_connection() -> None:
 
 @pytest.mark.parametrize("owner", [None, ME + 1])
 async def test_a_stranger_or_an_unknown_peer_is_refused(owner: int | None) -> None:
-    async with serving(find_owner=lambda peer, own: owner) as (_, client):
+    async with serving(find_owner=owned_by(owner)) as (_, client):
         for path in ("/echo", "/mcp", "/nothing"):
             answer = await client.post(path)
             body = problem(answer, 401, Code.UNAUTHENTICATED)
