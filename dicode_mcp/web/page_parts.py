@@ -175,7 +175,7 @@ def trigger(view: View) -> Child:
     spec = cast("Mapping[str, Any]", found)
     if "cron" in spec:
         zone = f" {spec['timezone']}" if spec.get("timezone") else ""
-        return join("cron ", tag("code", str(spec["cron"])), zone)
+        return join("cron ", tag("code", str(spec["cron"]), class_="whole"), zone)
     if "webhook" in spec:
         return join("webhook ", tag("code", str(spec["webhook"])))
     if "chain" in spec:

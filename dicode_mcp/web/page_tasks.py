@@ -164,7 +164,11 @@ def _problems(task: View) -> Child:
     problems = task.get("problems")
     if not problems:
         return None
-    kept = "The last good version stays in force." if task.get("spec") else "It never loaded yet."
+    kept = (
+        "The last good version stays in force."
+        if task.get("spec")
+        else "No version of it has loaded yet."
+    )
     items = [
         tag("li", _problem_line(p), tag("p", p["hint"], class_="hint") if p.get("hint") else None)
         for p in problems
@@ -200,7 +204,7 @@ def _conditions(task: View, moments: Moments) -> Child:
             c["type"],
             "yes" if c["status"] == "True" else "no",
             c["reason"],
-            c.get("message"),
+            tag("span", c["message"], class_="lines") if c.get("message") else None,
             moments.near(c.get("since")),
         )
         for c in task.get("conditions", ())

@@ -1,8 +1,9 @@
-"""Whose process is at the other end of a loopback TCP connection, by the kernel's socket table.
+"""Whose process is at the other end of a loopback TCP connection, by the kernel's word.
 
-Linux writes each TCP socket with its addresses, owner and inode to ``/proc/net/tcp`` and ``tcp6``;
-the peer's own socket is the line whose addresses are ours the other way round. Elsewhere the owner
-cannot be told and None is given, which callers must treat as a stranger.
+Linux knows each TCP socket's owner. It is asked directly; where it does not answer such questions,
+its list in ``/proc/net/tcp`` and ``tcp6`` is read: the peer's own socket is the line whose addresses
+are ours the other way round. Elsewhere the owner cannot be told and None is given, which callers
+must treat as a stranger.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dicode_mcp.web.sock_diag import Address, SocketOwner, ask_owner
+
 Endpoint = tuple[str, int]
 """An address and a port, as ASGI gives them."""
 
@@ -19,15 +22,22 @@ FindOwner = Callable[[Endpoint, Endpoint], int | None]
 """Gives the uid that owns the peer's socket, from the peer's endpoint and ours."""
 
 _PROC_NET = Path("/proc/net")
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 _FAMILIES = {4: "tcp", 6: "tcp6"}
 
 # Only a socket that a process still holds has its owner's uid. Orphans and TIME_WAIT entries show
 # uid 0, which would make a server run as root trust anybody who hangs up quickly.
-_HELD_STATES = frozenset({"01", "04", "05"})
+_HELD_STATES = frozenset({1, 4, 5})
 
 
-def find_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> int | None:
+def find_owner(peer: Endpoint, own: Endpoint) -> int | None:
     """Give the uid that owns ``peer``'s socket of the connection to ``own``; None if unknown."""
+    asked = _ask(peer, own)
+    return asked if asked is not None else read_owner(peer, own)
+
+
+def read_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> int | None:
+    """Give the same by reading the kernel's list of sockets."""
     for family in (4, 6):
         needle = _line_part(peer, own, family)
         if needle is None:
@@ -36,6 +46,30 @@ def find_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> int
         if owner is not None:
             return owner
     return None
+
+
+def _ask(peer: Endpoint, own: Endpoint) -> int | None:
+    if sys.platform != "linux":
+        return None
+    local, remote = _plain(peer[0]), _plain(own[0])
+    if local is None or remote is None or local.version != remote.version:
+        return None
+    return _held(ask_owner((local, peer[1]), (remote, own[1])))
+
+
+def _held(owner: SocketOwner | None) -> int | None:
+    if owner is None or owner.state not in _HELD_STATES or owner.inode == 0:
+        return None
+    return owner.uid
+
+
+def _plain(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _owner_in(table: Path, needle: str) -> int | None:
@@ -48,8 +82,7 @@ def _owner_in(table: Path, needle: str) -> int | None:
         return None
     fields = text[text.rfind("\n", 0, at) + 1 : text.find("\n", at)].split()
     # sl local remote state queues timer retransmits uid timeout inode …
-    state, uid, inode = fields[3], int(fields[7]), int(fields[9])
-    return uid if state in _HELD_STATES and inode != 0 else None
+    return _held(SocketOwner(int(fields[7]), int(fields[3], 16), int(fields[9])))
 
 
 def _line_part(peer: Endpoint, own: Endpoint, family: int) -> str | None:
@@ -58,17 +91,12 @@ def _line_part(peer: Endpoint, own: Endpoint, family: int) -> str | None:
 
 
 def _hex_endpoint(endpoint: Endpoint, family: int) -> str | None:
-    try:
-        address = ipaddress.ip_address(endpoint[0].partition("%")[0])
-    except ValueError:
+    address = _plain(endpoint[0])
+    if address is None or (address.version == 6 and family == 4):
         return None
-    if address.version == 4 and family == 6:
-        address = ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
-    elif isinstance(address, ipaddress.IPv6Address) and family == 4:
-        if address.ipv4_mapped is None:
-            return None
-        address = address.ipv4_mapped
     packed = address.packed
+    if address.version == 4 and family == 6:
+        packed = _MAPPED + packed
     # The kernel prints each 32-bit word as the machine's own number.
     words = [int.from_bytes(packed[i : i + 4], sys.byteorder) for i in range(0, len(packed), 4)]
     return "".join(f"{word:08X}" for word in words) + f":{endpoint[1]:04X}"

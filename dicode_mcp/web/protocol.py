@@ -36,6 +36,8 @@ class Deadlines:
     body_total_s: float = 120.0
     linger_s: float = 2.0
     """For the rest of a body that was answered before its end."""
+    linger_bytes: int = 8 * 1024 * 1024
+    """How much of such a rest is taken, so that a client that only writes sees its answer."""
     write_stall_s: float = 60.0
     """For a peer that takes nothing of its answer."""
 
@@ -79,6 +81,8 @@ class DeadlineProtocol(H11Protocol):
         self._received += len(data)
         super().data_received(data)
         self._follow()
+        if self._stage is Stage.LINGER and self._received > self.deadlines.linger_bytes:
+            self._expire()
 
     def on_response_complete(self) -> None:
         """See what is awaited after an answer."""
@@ -152,7 +156,8 @@ class DeadlineProtocol(H11Protocol):
         return self._stage is Stage.BODY and self.flow.read_paused and in_time
 
     def _expire(self) -> None:
-        stage, self._timer = self._stage, None
+        stage = self._stage
+        self._enter(Stage.NONE)
         log.info("a request was not sent in time", extra={"stage": stage.name.lower()})
         if self._may_answer(stage):
             self._answer_timeout()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dicode_mcp.web.peers import find_owner
+from dicode_mcp.web.peers import FindOwner, find_owner, read_owner
+from dicode_mcp.web.sock_diag import ask_owner
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid inode\n"
 
@@ -42,7 +44,7 @@ def test_the_line_with_our_addresses_the_other_way_round_names_the_owner(tmp_pat
         row(PEER_HEX, "0100007F:1F91", "01", 7, 12),
         row(PEER_HEX, OWN_HEX, "01", 1000, 13),
     )
-    assert find_owner(PEER, OWN, tmp_path) == 1000
+    assert read_owner(PEER, OWN, tmp_path) == 1000
 
 
 @little_endian
@@ -51,43 +53,55 @@ def test_a_socket_that_no_process_holds_has_no_owner(
     tmp_path: Path, state: str, inode: int
 ) -> None:
     table(tmp_path, row(PEER_HEX, OWN_HEX, state, 0, inode))
-    assert find_owner(PEER, OWN, tmp_path) is None
+    assert read_owner(PEER, OWN, tmp_path) is None
 
 
 @little_endian
 def test_a_v4_peer_may_stand_in_the_v6_table(tmp_path: Path) -> None:
     mapped = "0000000000000000FFFF0000"
     table(tmp_path, row(f"{mapped}{PEER_HEX}", f"{mapped}{OWN_HEX}", "01", 1001, 5), name="tcp6")
-    assert find_owner(PEER, OWN, tmp_path) == 1001
-    assert find_owner(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8080), tmp_path) == 1001
+    assert read_owner(PEER, OWN, tmp_path) == 1001
+    assert read_owner(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8080), tmp_path) == 1001
 
 
 @little_endian
 def test_v6_addresses_are_found(tmp_path: Path) -> None:
     one = "00000000000000000000000001000000"
     table(tmp_path, row(f"{one}:9C40", f"{one}:1F90", "01", 5, 5), name="tcp6")
-    assert find_owner(("::1", 40000), ("::1", 8080), tmp_path) == 5
+    assert read_owner(("::1", 40000), ("::1", 8080), tmp_path) == 5
 
 
 def test_without_a_table_nobody_is_known(tmp_path: Path) -> None:
-    assert find_owner(PEER, OWN, tmp_path) is None
-    assert find_owner(("not an address", 1), OWN, tmp_path) is None
+    assert read_owner(PEER, OWN, tmp_path) is None
+    assert read_owner(("not an address", 1), OWN, tmp_path) is None
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no kernel table here")
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_real_connection_is_owned_by_this_user(family: socket.AddressFamily) -> None:
-    host = "127.0.0.1" if family is socket.AF_INET else "::1"
+@pytest.mark.parametrize("find", [find_owner, read_owner])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_a_real_connection_is_owned_by_this_user_until_it_is_given_up(
+    find: FindOwner, host: str
+) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         try:
             listener.bind((host, 0))
         except OSError:
-            pytest.skip("no IPv6 loopback here")
+            pytest.skip("no IPv6 here")
         listener.listen()
         with socket.create_connection(listener.getsockname()[:2]) as client:
             served, _ = listener.accept()
             with served:
                 peer, own = served.getpeername()[:2], served.getsockname()[:2]
-                assert find_owner(peer, own) == os.geteuid()
+                assert find(peer, own) == os.geteuid()
+                assert find((peer[0], peer[1] ^ 1), own) is None
                 client.close()
-                assert find_owner(peer, own) is None
+                assert find(peer, own) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="netlink is Linux's")
+def test_a_listener_is_not_taken_for_the_peer() -> None:
+    address = ipaddress.IPv4Address("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert ask_owner((address, port), (address, 1)) is None
