@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dicode_mcp.cycles import find_cycles
+from dicode_mcp.cycles import Turn, find_cycles
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.follow_ups import failure_request
 from dicode_mcp.runs.model import Run, RunRequest
@@ -106,9 +106,9 @@ def build_graph(registry: Registry) -> Graph:
         if fault is not None:
             faults.setdefault(entry.id, []).append(fault)
     cycles = find_cycles(links)
-    for task_id, cycle in cycles.items():
-        path = ("trigger", "chain", "from", links[task_id][cycle[-1]])
-        faults.setdefault(task_id, []).append(Fault(FaultKind.CYCLE, path, _cycle_message(cycle)))
+    for task_id, turn in cycles.items():
+        path = ("trigger", "chain", "from", links[task_id][turn.before])
+        faults.setdefault(task_id, []).append(Fault(FaultKind.CYCLE, path, _cycle_message(turn)))
     downstream: dict[str, list[tuple[str, str]]] = {}
     for task_id, sources in links.items():
         for source_id in sources if task_id not in cycles else ():
@@ -132,12 +132,9 @@ def _sources(
     return found
 
 
-def _cycle_message(cycle: tuple[str, ...]) -> str:
-    steps = [*cycle, cycle[0]]
-    if len(steps) > _SHOWN_STEPS:
-        steps = [*steps[: _SHOWN_STEPS - 2], "…", *steps[-2:]]
+def _cycle_message(turn: Turn) -> str:
     return (
-        f"the chain leads back to itself: {' → '.join(steps)}; "
+        f"the chain leads back to itself: {' → '.join(turn.steps(_SHOWN_STEPS))}; "
         "take one of these links out of trigger.chain.from"
     )
 

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 
-def find_cycles(upstream: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    """Give, for each task on a cycle, one cycle through it in the order of starting.
+class Turn(NamedTuple):
+    """A cycle as one of its members sees it: ``ring[at]`` is that member."""
 
-    ``upstream`` maps a task to those it follows. A cycle begins with the task itself, which is
-    not repeated at its end: ``(a, b)`` is ``a → b → a``.
+    ring: tuple[str, ...]
+    """In the order of starting; shared by all who are on it, the first not repeated."""
+    at: int
+
+    @property
+    def before(self) -> str:
+        """Who leads to the member."""
+        return self.ring[self.at - 1]
+
+    def steps(self, most: int) -> list[str]:
+        """Give the way from the member round to itself, with ``…`` in a long one's middle."""
+        size = len(self.ring)
+        way = [self.ring[(self.at + step) % size] for step in range(min(size, most) + 1)]
+        if size <= most:
+            return way
+        return [*way[: most - 1], "…", self.before, self.ring[self.at]]
+
+
+def find_cycles(upstream: Mapping[str, Iterable[str]]) -> dict[str, Turn]:
+    """Give, for each name on a cycle, one cycle through it.
+
+    ``upstream`` maps a name to those that lead to it.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Turn] = {}
     for component in _components(upstream):
         members = set(component)
-        for task_id in sorted(component):
-            if task_id in found:
+        for name in sorted(component):
+            if name in found:
                 continue
-            cycle = _cycle_through(task_id, upstream, members) or []
-            for index, member in enumerate(cycle):
-                found.setdefault(member, (*cycle[index:], *cycle[:index]))
+            ring = tuple(_cycle_through(name, upstream, members) or ())
+            for index, member in enumerate(ring):
+                found.setdefault(member, Turn(ring, index))
     return found
 
 

@@ -328,7 +328,7 @@ class Launch:
     """A process to start, complete. Pure data: making one has no effect.
 
     ``ipc`` says how the process reaches the server: ``fd`` (an inherited socket whose number is in
-    ``DICODE_IPC_FD``), ``path`` (a unix socket in the scratch folder) or ``none``.
+    ``DICODE_IPC_FD``), ``path`` (a unix socket at ``ipc_path``) or ``none``.
     """
 
     argv: tuple[str, ...]
@@ -336,6 +336,7 @@ class Launch:
     cwd: Path
     policy: SandboxPolicy
     ipc: Literal["fd", "path", "none"] = "fd"
+    ipc_path: Path | None = None
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Files to write into the scratch folder first, by relative name."""
     timeout_s: float | None = None
@@ -495,8 +496,11 @@ class Session(Protocol):
     """The server's side of the talk with one running task."""
 
     @property
-    def child_fd(self) -> int:
-        """The descriptor the process inherits; the executor closes it here."""
+    def child_fd(self) -> int | None:
+        """The descriptor the process inherits, None when it is to connect to a path.
+
+        Asking for it gives it away, once; the executor closes it here.
+        """
         ...
 
     async def report(self) -> Report:
@@ -507,6 +511,13 @@ class Session(Protocol):
 class Sessions(Protocol):
     """Opens a session for each run."""
 
-    def open(self, run: Run, task: Task, payload: Payload) -> AbstractAsyncContextManager[Session]:
-        """Serve the task's calls, checked against its ``permissions.dicode``, while open."""
+    def open(
+        self, run: Run, task: Task, payload: Payload, *, at: Path | None = None
+    ) -> AbstractAsyncContextManager[Session]:
+        """Serve the task's calls, checked against its ``permissions.dicode``, while open.
+
+        Over a socket pair whose other end the process inherits; with ``at``, over the first
+        connection of the server's own user to a unix socket made there. Raises ``DicodeError``
+        (INTERNAL) when the socket cannot be made.
+        """
         ...

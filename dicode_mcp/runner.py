@@ -259,7 +259,9 @@ class Runner:
     async def _converse(
         self, claim: Claim, launch: Launch, live: _Live, run_log: RunLog
     ) -> tuple[Exit, Report]:
-        async with self._sessions.open(claim.run, claim.task, claim.payload) as session:
+        where = launch.ipc_path if launch.ipc == "path" else None
+        opened = self._sessions.open(claim.run, claim.task, claim.payload, at=where)
+        async with opened as session:
             process = await self._executor.start(launch, run_log.sink, session.child_fd)
             try:
                 exit = await live.watch(process)

@@ -26,7 +26,7 @@ Ask = Callable[[bytes], bytes]
 
 
 def measure(plan: Plan) -> Iterator[Result]:
-    rounds = plan.times(100, 20)
+    rounds = plan.times(100, 12)
     with (
         echoing(plan.room) as echo,
         _serving(plan.room, _FEW) as few,

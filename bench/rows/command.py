@@ -29,7 +29,7 @@ def _result(plan: Plan, number: int, limits: tuple[Limit, ...]) -> Result:
     with serving(room, tasks, number) as house:
         argv = [str(_command()), "list", "--data-dir", str(house.data)]
         command_ms(argv, house.env, room)
-        for _ in range(plan.times(40, 12)):
+        for _ in range(plan.times(40, 8)):
             ours.append(command_ms(argv, house.env, room))
             floor.append(bare_ms())
     return Result(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from dicode_mcp import __version__
 from dicode_mcp.ipc.calls import TaskCalls
+from dicode_mcp.ipc.door import Door
 from dicode_mcp.ipc.frames import PROTOCOL
 from dicode_mcp.ipc.session import TaskSession
 from dicode_mcp.runs.model import Payload, Run
@@ -16,34 +20,82 @@ from dicode_mcp.spec.model import Task
 
 
 class SessionServer:
-    """Serves each running task over a socket pair whose other end its process inherits."""
+    """Serves each running task over a connection that only its own process has."""
 
     def __init__(self, calls: TaskCalls, *, max_in_flight: int = 64) -> None:
         self._calls = calls
         self._max_in_flight = max_in_flight
 
     @asynccontextmanager
-    async def open(self, run: Run, task: Task, payload: Payload) -> AsyncGenerator[TaskSession]:
-        """Serve the task's calls, checked against its ``permissions.dicode``, while open."""
+    async def open(
+        self, run: Run, task: Task, payload: Payload, *, at: Path | None = None
+    ) -> AsyncGenerator[TaskSession]:
+        """Serve the task's calls, checked against its ``permissions.dicode``, while open.
+
+        Over a socket pair, or with ``at`` over the first connection to a unix socket made there.
+        Raises ``DicodeError(INTERNAL)`` when it cannot be made.
+        """
+        opened = (
+            self._pair(run, task, payload) if at is None else self._door(run, task, payload, at)
+        )
+        async with opened as session:
+            try:
+                yield session
+            finally:
+                await session.close()
+
+    @asynccontextmanager
+    async def _pair(self, run: Run, task: Task, payload: Payload) -> AsyncGenerator[TaskSession]:
         ours, theirs = socket.socketpair()
-        session = TaskSession(self._calls, run, task, theirs, self._max_in_flight)
-        try:
-            ours.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.create_unix_connection(lambda: session, sock=ours)
-            session.open(
-                {
-                    "protocol": PROTOCOL,
-                    "server": __version__,
-                    "run_id": run.id,
-                    "task_id": task.id,
-                    "attempt": run.attempt,
-                    "params": dict(payload.params),
-                    "input": payload.input,
-                    "request": payload.request,
-                    "code": task.code,
-                }
+        start = _start(run, task, payload)
+        session = TaskSession(self._calls, run, task, start, self._max_in_flight, child=theirs)
+        ours.setblocking(False)
+        await _connect(session, ours)
+        yield session
+
+    @asynccontextmanager
+    async def _door(
+        self, run: Run, task: Task, payload: Payload, path: Path
+    ) -> AsyncGenerator[TaskSession]:
+        with Door(path, os.geteuid()) as door:
+            start = _start(run, task, payload)
+            session = TaskSession(
+                self._calls, run, task, start, self._max_in_flight, last_call=door.shut
             )
-            yield session
-        finally:
-            await session.close()
+            # Not a TaskGroup: it would wrap what the run's own start raises.
+            porter = asyncio.create_task(_let_in(door, session))
+            try:
+                yield session
+            finally:
+                porter.cancel()
+                await asyncio.wait([porter])
+
+
+async def _let_in(door: Door, session: TaskSession) -> None:
+    connection = await door.admit()
+    if connection is None:
+        session.nobody_came()
+        return
+    try:
+        await _connect(session, connection)
+    except OSError:
+        connection.close()
+        session.nobody_came()
+
+
+async def _connect(session: TaskSession, connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_connection(lambda: session, sock=connection)
+
+
+def _start(run: Run, task: Task, payload: Payload) -> Mapping[str, Any]:
+    return {
+        "protocol": PROTOCOL,
+        "server": __version__,
+        "run_id": run.id,
+        "task_id": task.id,
+        "attempt": run.attempt,
+        "params": dict(payload.params),
+        "input": payload.input,
+        "request": payload.request,
+    }

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
@@ -30,12 +30,23 @@ class TaskSession(asyncio.Protocol):
     """One connection, from its start frame to the moment the task has closed its side."""
 
     def __init__(
-        self, calls: TaskCalls, run: Run, task: Task, child: socket.socket, max_in_flight: int
+        self,
+        calls: TaskCalls,
+        run: Run,
+        task: Task,
+        start: Mapping[str, Any],
+        max_in_flight: int,
+        *,
+        child: socket.socket | None = None,
+        last_call: Callable[[], None] | None = None,
     ) -> None:
         self._calls = calls
         self._run = run
         self._task = task
-        self._child: socket.socket | None = child
+        self._start = start
+        self._child = child
+        self._by_fd = child is not None
+        self._last_call = last_call
         self._max_in_flight = max_in_flight
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
@@ -48,15 +59,22 @@ class TaskSession(asyncio.Protocol):
         self._violation: RunError | None = None
 
     @property
-    def child_fd(self) -> int:
-        """The descriptor the process inherits. Asking for it gives it away, once."""
+    def child_fd(self) -> int | None:
+        """The descriptor the process inherits, if any. Asking for it gives it away, once."""
+        if not self._by_fd:
+            return None
         if self._child is None:
             raise RuntimeError("the descriptor was given away already")
         child, self._child = self._child, None
         return child.detach()
 
     async def report(self) -> Report:
-        """Wait until the process has closed its side; give what it told."""
+        """Wait until the process has closed its side; give what it told.
+
+        To be called once the process has ended: one that never connected told nothing.
+        """
+        if self._last_call is not None:
+            self._last_call()
         await self._closed.wait()
         if self._violation is not None:
             return self._failed(self._violation)
@@ -70,10 +88,9 @@ class TaskSession(asyncio.Protocol):
     def _failed(self, error: RunError) -> Report:
         return Report(self._finish is not None, None, self._output, error, error.code)
 
-    def open(self, start: Mapping[str, Any]) -> None:
-        """Send the start frame."""
-        assert self._transport is not None
-        self._transport.write(frames.encode({"start": start}))
+    def nobody_came(self) -> None:
+        """Note that there will be no connection."""
+        self._closed.set()
 
     async def close(self) -> None:
         """End the connection and every call that is still served."""
@@ -87,9 +104,10 @@ class TaskSession(asyncio.Protocol):
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport (called by asyncio)."""
+        """Send the start frame (called by asyncio)."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.write(frames.encode({"start": self._start}))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end (called by asyncio)."""

@@ -1,9 +1,9 @@
 """Whose process is at the other end of a loopback TCP connection, by the kernel's word.
 
 Linux knows each TCP socket's owner. It is asked directly; where it does not answer such questions,
-its list in ``/proc/net/tcp`` and ``tcp6`` is read: the peer's own socket is the line whose addresses
-are ours the other way round. Elsewhere the owner cannot be told and None is given, which callers
-must treat as a stranger.
+its list in ``/proc/net/tcp`` and ``tcp6`` is read: the peer's own socket is the line whose
+addresses are ours the other way round. Elsewhere the owner cannot be told and None is given, which
+callers must treat as a stranger.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -33,14 +34,16 @@ from dicode_mcp.cycles import find_cycles
 def test_each_task_on_a_cycle_is_told_its_way_round(
     upstream: dict[str, list[str]], expected: dict[str, tuple[str, ...]]
 ) -> None:
-    assert find_cycles(upstream) == expected
+    found = {name: tuple(turn.steps(9)[:-1]) for name, turn in find_cycles(upstream).items()}
+    assert found == expected
 
 
 def test_a_ring_of_ten_thousand_is_found_without_recursion() -> None:
     ring = {f"t{n}": [f"t{(n - 1) % 10_000}"] for n in range(10_000)}
     found = find_cycles(ring)
     assert len(found) == 10_000
-    assert found["t5"][:3] == ("t5", "t6", "t7")
+    assert found["t5"].steps(5) == ["t5", "t6", "t7", "t8", "…", "t4", "t5"]
+    assert found["t5"].before == "t4"
 
 
 def reaches(graph: dict[str, list[str]], start: str, goal: str) -> bool:
@@ -65,7 +68,8 @@ def test_on_any_graph_exactly_the_tasks_that_lead_back_to_themselves_are_found()
         }
         found = find_cycles(graph)
         assert set(found) == {name for name in names if reaches(graph, name, name)}
-        for name, cycle in found.items():
-            assert cycle[0] == name
-            steps = zip(cycle, (*cycle[1:], cycle[0]), strict=True)
-            assert all(before in graph[after] for before, after in steps)
+        for name, turn in found.items():
+            way = turn.steps(9)
+            assert way[0] == way[-1] == name
+            assert turn.before == way[-2]
+            assert all(before in graph[after] for before, after in pairwise(way))

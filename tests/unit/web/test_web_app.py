@@ -221,6 +221,16 @@ async def test_a_body_over_the_limit_is_413_declared_or_streamed() -> None:
         assert (await client.post("/echo", content=b"ok")).status_code == 200
 
 
+async def test_an_endless_body_is_413_and_the_connection_ends() -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    async with serving(max_body=10 * 1024) as (_, client):
+        problem(await client.post("/echo", content=endless()), 413, Code.TOO_LARGE)
+        assert (await client.post("/echo", content=b"ok")).status_code == 200
+
+
 async def test_mcp_has_its_own_limit() -> None:
     async with serving(max_body=10) as (_, client):
         answer = await client.post("/mcp", content=b"{}", headers={"content-type": "text/plain"})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
-from pagehouse import ME, PageHouse, Seen
+from pagehouse import ME, PageHouse, Seen, owned_by
 from starlette.requests import Request
 
 from dicode_mcp.conditions import Condition, ConditionType
@@ -23,7 +24,7 @@ from dicode_mcp.web.problems import MEDIA_TYPE
 from dicode_mcp.web.server import HttpServer
 
 READY = Condition(ConditionType.READY, True, "Loaded")
-HOSTILE = "<script>alert(1)</script>\"'&\u202egnp.exe\u200b\x07"
+HOSTILE = '<script>alert(1)</script>"\' onclick="x" &\u202egnp.exe\u200b\x07'
 
 
 @pytest.fixture
@@ -308,7 +309,8 @@ async def test_what_a_task_says_is_never_markup_and_never_hidden(house: PageHous
         )
     )
     allowed = {"span", "code", "pre", "a", "p", "td", "th", "div", "time", "h1", "title"}
-    for path in ("/", "/runs", f"/runs/{run}", "/tasks/evil", "/tasks/%3Cb%3E"):
+    searched = f"/?q={quote(HOSTILE)}"
+    for path in ("/", searched, "/runs", f"/runs/{run}", "/tasks/evil", "/tasks/%3Cb%3E"):
         async with house.browser() as client:
             text = (await client.get(path)).text
         seen = Seen(text)
@@ -318,7 +320,7 @@ async def test_what_a_task_says_is_never_markup_and_never_hidden(house: PageHous
         assert allowed & {name for name, _ in seen.elements}
         assert not {"\u202e", "\u200b", "\x07", "\x1b", "\ud800"} & set(text)
     shown = await get(house, f"/runs/{run}")
-    assert "<script>alert(1)</script>\"'& \\u202e gnp.exe \\u200b \\x07" in shown.text
+    assert '<script>alert(1)</script>"\' onclick="x" & \\u202e gnp.exe \\u200b \\x07' in shown.text
     assert "2 00:00:00.001 info red" in shown.text
 
 
@@ -411,7 +413,7 @@ async def test_a_bad_place_in_a_log_is_refused_with_a_hint(house: PageHouse, aft
 @pytest.mark.parametrize("path", ["/", "/runs", "/tasks/job", "/style.css", "/icon.svg"])
 async def test_other_users_other_names_and_any_key_are_refused(house: PageHouse, path: str) -> None:
     house.put("job", READY, description="unseen")
-    async with house.browser(find_owner=lambda peer, own: ME + 1) as client:
+    async with house.browser(find_owner=owned_by(ME + 1)) as client:
         answer = await client.get(path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
