@@ -38,6 +38,12 @@ log = logging.getLogger("dicode.runner")
 
 _REPORT_WAIT_S = 5.0
 
+_FAULT = RunError(
+    Reason.INTERNAL,
+    "a fault of the server, not of the task, ended this run; the server's log has the details",
+    "run the task again; if it happens again, report it with the server's log",
+)
+
 _REASONS = {
     Code.SECRET_MISSING: Reason.SECRET_MISSING,
     Code.SANDBOX_UNAVAILABLE: Reason.SANDBOX_UNAVAILABLE,
@@ -190,22 +196,33 @@ class Runner:
                 self._idle.set()
 
     async def _execute(self, run_id: str) -> None:
-        claim = await self._queue.claim(run_id)
-        if claim is None:
-            return
         live = _Live()
+        # Before the claim, so that no cancel falls between the two.
         self._queue.on_stop(run_id, live.stop)
-        run_log = RunLog(run_id, self._store, self._bus)
+        try:
+            claim = await self._queue.claim(run_id)
+            if claim is None:
+                return
+            outcome = await self._logged(claim, live)
+        finally:
+            self._queue.on_stop(run_id, None)
+        await self._queue.finish(claim.run, outcome)
+
+    async def _logged(self, claim: Claim, live: _Live) -> Outcome:
+        """Carry the run out while its log is stored; a fault of ours is an outcome too."""
+        run_log = RunLog(claim.run.id, self._store, self._bus)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(run_log.pump())
                 try:
-                    outcome = await self._outcome(claim, live, run_log)
+                    return await self._outcome(claim, live, run_log)
                 finally:
                     run_log.close()
-        finally:
-            self._queue.on_stop(run_id, None)
-        await self._queue.finish(claim.run, outcome)
+        except Exception:
+            log.exception("a run met a fault of the server", extra={"run_id": claim.run.id})
+            return Outcome(
+                RunStatus.FAILURE, self._clock.now_ms(), reason=Reason.INTERNAL, error=_FAULT
+            )
 
     async def _outcome(self, claim: Claim, live: _Live, run_log: RunLog) -> Outcome:
         scratch = self._scratch / claim.run.id

@@ -98,4 +98,5 @@ def _start(run: Run, task: Task, payload: Payload) -> Mapping[str, Any]:
         "params": dict(payload.params),
         "input": payload.input,
         "request": payload.request,
+        "code": task.code,
     }

@@ -84,11 +84,13 @@ class RunsService:
     async def _wait_with_progress(
         self, run_id: str, seconds: float, on_progress: OnProgress
     ) -> Run:
-        async with asyncio.TaskGroup() as group:
-            teller = group.create_task(self._tell(run_id, on_progress))
-            run = await self._queue.wait(run_id, seconds)
+        # Not a TaskGroup: a listener that is gone must not end the wait, nor wrap its errors.
+        teller = asyncio.create_task(self._tell(run_id, on_progress))
+        try:
+            return await self._queue.wait(run_id, seconds)
+        finally:
             teller.cancel()
-        return run
+            await asyncio.gather(teller, return_exceptions=True)
 
     async def _tell(self, run_id: str, on_progress: OnProgress) -> None:
         with self._bus.subscribe() as events:

@@ -1,4 +1,4 @@
-"""The HTTP surface as one ASGI app: health, MCP over Streamable HTTP, and the guards before them.
+"""The HTTP surface as one ASGI app: health, MCP in two transports, and the guards before them.
 
 A route is a few lines over a service or hands over to the MCP SDK; rules live elsewhere.
 """
@@ -26,6 +26,7 @@ from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
 from dicode_mcp.web.hosts import HostPolicy
 from dicode_mcp.web.peers import FindOwner, find_owner
 from dicode_mcp.web.problems import on_crash, on_dicode_error, on_http_error, problem
+from dicode_mcp.web.sse import MESSAGES_PATH, SseTransport
 
 MCP_PATH = "/mcp"
 MCP_MAX_BODY = 4 * 1024 * 1024
@@ -67,9 +68,11 @@ def create_app(
         max_request_body_size=MCP_MAX_BODY,
     )
 
+    sse = SseTransport(mcp)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with sessions.run():
+        async with sessions.run(), sse.run():
             yield
 
     async def readyz(request: Request) -> Response:
@@ -80,6 +83,7 @@ def create_app(
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route(MCP_PATH, StreamableHTTPASGIApp(sessions)),
+            *sse.routes(),
             *routes,
         ],
         middleware=_guards(settings),
@@ -105,7 +109,11 @@ def _guards(settings: WebSettings) -> list[Middleware]:
             principal=settings.principal,
             open_paths=OPEN_PATHS,
         ),
-        Middleware(BodyLimit, default=settings.max_body, by_path={MCP_PATH: MCP_MAX_BODY}),
+        Middleware(
+            BodyLimit,
+            default=settings.max_body,
+            by_path={MCP_PATH: MCP_MAX_BODY, MESSAGES_PATH: MCP_MAX_BODY},
+        ),
     ]
 
 

@@ -35,7 +35,11 @@ _SAID_DEFAULTS = {
 
 def task_fields() -> str:
     """Give the fields of ``task.yaml``."""
-    return _Pages(task_schema(), task_fields_not_in_force(), {"version": "text", "container": "[map](#docker)"}).text()
+    return _Pages(
+        task_schema(),
+        task_fields_not_in_force(),
+        {"version": "text", "container": "[map](#docker)"},
+    ).text()
 
 
 def config_fields() -> str:

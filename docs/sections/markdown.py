@@ -22,7 +22,9 @@ def splice(text: str, sections: Mapping[str, Section]) -> str:
         name = found.group(1)
         head, tail = rest[: found.end()], rest[found.end() :]
         if name not in sections:
-            raise ValueError(f"no part is called {name!r}; there are: {', '.join(sorted(sections))}")
+            raise ValueError(
+                f"no part is called {name!r}; there are: {', '.join(sorted(sections))}"
+            )
         if END not in tail:
             raise ValueError(f"the part {name!r} has no end marker: {END.strip()}")
         out += [head, "\n", sections[name]().strip("\n"), "\n\n", END]

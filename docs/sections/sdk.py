@@ -100,9 +100,7 @@ def wire_methods() -> str:
     return table(["Method", "Arguments", "Needs"], rows)
 
 
-def _rows(
-    name: str, kind: type[Any], wire: str | None, *, offered: bool = True
-) -> list[list[str]]:
+def _rows(name: str, kind: type[Any], wire: str | None, *, offered: bool = True) -> list[list[str]]:
     rows: list[list[str]] = []
     for method, function in vars(kind).items():
         if not isinstance(function, FunctionType) or method in _HIDDEN:

@@ -65,7 +65,11 @@ def _tool(tool: ToolDef, shown: dict[str, str]) -> str:
     if same != tool.name:
         parts.append(f"The result is that of [`{same}`](#{same}).")
     else:
-        parts.append(table(["Result", "Value", "Meaning"], list(_results(tool.output_schema, "", tool.toolset))))
+        parts.append(
+            table(
+                ["Result", "Value", "Meaning"], list(_results(tool.output_schema, "", tool.toolset))
+            )
+        )
     return "\n\n".join(parts)
 
 

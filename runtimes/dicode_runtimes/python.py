@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import dicode_sdk
 from dicode_mcp.conditions import Condition, ConditionType
-from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, SandboxPolicy
-from dicode_mcp.runs.model import Reason, RunError
+from dicode_mcp.runs.model import RunError
 from dicode_mcp.spec.model import Task
+from dicode_runtimes.shared import (
+    DEFAULT_PATH,
+    PRIVATE_FOLDERS,
+    explain_exit,
+    require_script,
+    task_environment,
+)
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK = re.compile(rb"^# /// script[ \t]*\r?$", re.MULTILINE)
 _SDK = Path(dicode_sdk.__file__).resolve().parent
 
@@ -88,15 +92,10 @@ class PythonRuntime:
     def prepare(self, context: LaunchContext) -> Launch:
         """Describe the process. Raises ``DicodeError`` when the environment names DICODE_*."""
         task = context.task
-        if task.script is None:
-            raise DicodeError(
-                Code.TASK_NOT_READY,
-                f"task {task.id} has no script",
-                hint="write task.py beside its task.yaml",
-            )
+        script = require_script(task, "task.py")
         return Launch(
-            argv=(self._interpreter, "-I", str(_SDK / "_main.py"), str(task.script)),
-            env=self._environment(context),
+            argv=(self._interpreter, "-I", str(_SDK / "_main.py"), str(script)),
+            env=task_environment(context, path=self._path, timezone=self._timezone),
             cwd=task.folder,
             policy=SandboxPolicy(
                 task.spec.permissions,
@@ -105,7 +104,7 @@ class PythonRuntime:
                 read=(_SDK, *_interpreter_folders()),
                 resources=task.spec.resources,
             ),
-            files={"home/": b"", "tmp/": b""},
+            files=PRIVATE_FOLDERS,
             timeout_s=task.spec.timeout,
             run_id=context.run.id,
             instance_id=context.instance_id,
@@ -113,51 +112,12 @@ class PythonRuntime:
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:
         """Say what an exit means that the script itself did not report."""
-        if exit.timed_out:
-            return RunError(
-                Reason.TIMEOUT.value,
-                f"the run took longer than its timeout of {_seconds(task.spec.timeout)}",
-                hint="make it faster, or raise `timeout` in task.yaml",
-            )
-        if exit.stopped:
-            return None
-        if exit.signal is not None:
-            return _signalled(exit.signal)
-        if exit.exit_code:
-            return RunError(
-                Reason.EXIT_CODE.value,
-                f"the process ended with exit code {exit.exit_code}",
-                hint="the last lines of the log may say why (get_logs)",
-            )
-        return RunError(
-            Reason.EXITED_EARLY.value,
-            "the process ended before the script had finished, without an error",
-            hint="something called os._exit() or replaced the process (os.exec*); "
+        return explain_exit(
+            exit,
+            task,
+            early="something called os._exit() or replaced the process (os.exec*); "
             "return from main() instead",
         )
-
-    def _environment(self, context: LaunchContext) -> Mapping[str, str]:
-        """Build the environment from nothing: ours, then what the manifest grants."""
-        reserved = sorted(name for name in context.env if name.startswith("DICODE_"))
-        if reserved:
-            raise DicodeError(
-                Code.INVALID_SPEC,
-                f"permissions.env names {', '.join(reserved)}: DICODE_* is never given to a task",
-                hint="use another name",
-            )
-        env = {
-            "PATH": self._path,
-            "HOME": str(context.scratch / "home"),
-            "TMPDIR": str(context.scratch / "tmp"),
-            "LANG": "C.UTF-8",
-        }
-        if self._timezone:
-            env["TZ"] = self._timezone
-        env.update(context.env)
-        env["DICODE_RUN_ID"] = context.run.id
-        env["DICODE_TASK_ID"] = context.task.id
-        env["DICODE_INSTANCE"] = context.instance_id
-        return env
 
 
 def _interpreter_folders() -> tuple[Path, ...]:
@@ -179,23 +139,3 @@ def _broken(source: bytes, script: Path) -> Condition | None:
 
 def _script_error(message: str) -> Condition:
     return Condition(ConditionType.READY, False, "ScriptError", message)
-
-
-def _signalled(number: int) -> RunError:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
-    hint = None
-    if number == signal.SIGKILL:
-        hint = (
-            "the server did not send it: most often the machine ran out of memory; "
-            "use less of it, e.g. read large data in pieces"
-        )
-    elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT):
-        hint = "native code crashed: a C extension, or a stack that grew too deep"
-    return RunError(Reason.SIGNAL.value, f"the process was ended by {name}", hint=hint)
-
-
-def _seconds(value: float | None) -> str:
-    return "no limit" if value is None else f"{value:g}s"

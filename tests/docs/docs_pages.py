@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.M | re.S)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.M | re.S
+)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -47,7 +49,9 @@ def pages() -> tuple[Path, ...]:
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, m.start()) + 1, m["language"], _dedent(m["text"], m["indent"]))
+        Block(
+            page, text.count("\n", 0, m.start()) + 1, m["language"], _dedent(m["text"], m["indent"])
+        )
         for m in _FENCE.finditer(text)
     ]
 

@@ -2,7 +2,7 @@
 
 Blocks that name a file in their first line are written there; ``console`` blocks are run. In the
 expected output ``…`` stands for anything, a line of it alone for any lines, and run ids, times,
-durations, pids and hashes may differ.
+durations, pids and hashes may differ. In a command ``RUN`` is the newest run that was shown.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 
 from docs_pages import Block, Step, blocks_of, steps
 
+_RUN_ID = re.compile(r"\b01[0-9a-z]{24}\b")
 _VARIABLE = (
-    (r"01[0-9a-z]{24}", r"01[0-9a-z]{24}"),
+    (r"\b01[0-9a-z]{24}\b", r"01[0-9a-z]{24}"),
     (r"\d+ ms|\d+(?:\.\d+)? s\b", r"(?:\d+ ms|\d+(?:\.\d+)? s)"),
     (r"\d\d:\d\d:\d\d\.\d\d\d", r"\d\d:\d\d:\d\d\.\d\d\d"),
     (r"pid \d+", r"pid \d+"),
@@ -46,6 +47,7 @@ class Play:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("DICODE_", "VIRTUAL_ENV"))}
         env |= {"HOME": str(home), "PATH": f"{shims}:{env.get('PATH', '')}", "DICODE_PORT": "0"}
         self._env = env
+        self._newest = ""
 
     def page(self, page: Path) -> int:
         """Play a page; gives how many commands were run."""
@@ -79,7 +81,8 @@ class Play:
         if words[0] == "cd":
             self._cwd = self._cwd / words[1].replace("~", str(self._home), 1)
             return
-        said = self._run(step.command)
+        said = self._run(re.sub(r"\bRUN\b", self._newest, step.command))
+        self._newest = max([self._newest, *_RUN_ID.findall(said)])
         wrong = differences(step.expected, said)
         assert not wrong, f"{block.place}: $ {step.command}\n{wrong}\nprinted:\n{said}"
         if words[0] != "dicode":
@@ -116,7 +119,9 @@ def differences(expected: tuple[str, ...], said: str) -> str:
         else:
             left.remove(found)
     extra = [] if any(line.strip() == "…" for line in expected) else left
-    return "\n".join([*(f"not printed: {m}" for m in missing), *(f"not expected: {e}" for e in extra)])
+    return "\n".join(
+        [*(f"not printed: {m}" for m in missing), *(f"not expected: {e}" for e in extra)]
+    )
 
 
 _SPLIT = re.compile("|".join(f"({found})" for found, _ in _VARIABLE))

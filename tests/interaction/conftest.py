@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.server import Server
 from mcphouse import VERSION, House, Opening, SocketTransport, open_house
 
@@ -59,7 +61,7 @@ async def base_url(server: Server[Any], hub: Hub) -> AsyncGenerator[str]:
         yield where.url
 
 
-@pytest.fixture(params=["memory", "socket", "http"])
+@pytest.fixture(params=["memory", "socket", "stdio", "http", "sse"])
 def transport(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -72,15 +74,19 @@ def mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def connect(transport: str, mode: str, request: pytest.FixtureRequest) -> Opening:
     """Open a client over the test's transport and era."""
-    needs = {"memory": "server", "socket": "socket_path", "http": "base_url"}
-    where: Any = request.getfixturevalue(needs[transport])
+    needs = {"socket": "socket_path", "stdio": "socket_path", "http": "base_url", "sse": "base_url"}
+    where: Any = request.getfixturevalue(needs.get(transport, "server"))
 
     def target() -> Any:
         match transport:
             case "socket":
                 return SocketTransport(where)
+            case "stdio":
+                return byte_pipe(where.parent)
             case "http":
                 return f"{where}/mcp"
+            case "sse":
+                return sse_client(f"{where}/sse")
             case _:
                 return where
 
@@ -90,3 +96,9 @@ def connect(transport: str, mode: str, request: pytest.FixtureRequest) -> Openin
             yield client
 
     return opening
+
+
+def byte_pipe(data_dir: Path) -> StdioServerParameters:
+    """Give `dicode mcp` as a client starts it; the server behind the socket is the test's."""
+    command = ["-m", "dicode_mcp.cli.main", "mcp", "--data-dir", str(data_dir)]
+    return StdioServerParameters(command=sys.executable, args=command)

@@ -39,7 +39,7 @@ from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.store.sqlite import SqliteStore
-from dicode_mcp.testing.waiting import running
+from dicode_mcp.testing.waiting import running, until
 
 VERSION = "9.9.9"
 BIG = 40_000
@@ -145,9 +145,14 @@ class House:
         """Take a task away."""
         self.registry.apply("demo", [], [name])
 
-    def progress(self, done: float, total: float, message: str) -> None:
-        """Tell progress as the slow run."""
-        self.bus.publish(RunProgress(self.slow_run, done, total, message))
+    async def progress_until(self, heard: asyncio.Event) -> None:
+        """Tell growing progress as the slow run until somebody hears: the wait may begin late."""
+        await until(lambda: self.started.is_set())
+        done = 0
+        while not heard.is_set():
+            done += 1
+            self.bus.publish(RunProgress(self.slow_run, done, 1_000_000, "some part"))
+            await asyncio.sleep(0.02)
 
     async def sync(self, source: str) -> None:
         """Stand in for the reconciler."""

@@ -79,7 +79,7 @@ async def listening(connect: Opening, mode: str, *uris: str) -> AsyncGenerator[H
         await asyncio.gather(following, return_exceptions=True)
 
 
-@pytest.fixture(params=["socket", "http", "memory-legacy"])
+@pytest.fixture(params=["socket", "stdio", "http", "sse", "memory-legacy"])
 def transport(request: pytest.FixtureRequest) -> str:
     """In one process without streams the modern era has no channel for notifications."""
     return request.param.split("-")[0]

@@ -203,14 +203,17 @@ async def test_a_call_with_a_progress_token_gets_progress_lines_before_its_answe
     socket_path: Path, house: House
 ) -> None:
     async with opened(socket_path) as line:
+        heard = asyncio.Event()
+        telling = asyncio.create_task(house.progress_until(heard))
         line.send(call("run_task", {"id": "slow"}, progressToken=5))
-        await until(lambda: house.started.is_set())
-        house.progress(1, 4, "a quarter")
         told = await line.read()
+        heard.set()
+        await telling
         house.gate.set()
-        answer = await line.read()
+        while (answer := await line.read()).get("method"):
+            assert answer["method"] == "notifications/progress"
     assert told["method"] == "notifications/progress"
-    assert (told["params"]["progressToken"], told["params"]["message"]) == (5, "a quarter")
+    assert (told["params"]["progressToken"], told["params"]["message"]) == (5, "some part")
     assert answer["result"]["structuredContent"]["status"] == "success"
 
 

@@ -140,9 +140,7 @@ async def test_progress_is_told_while_a_run_goes_on(connect: Opening, house: Hou
         came.set()
 
     async def release() -> None:
-        await until(lambda: house.started.is_set())
-        house.progress(2, 4, "second part")
-        await came.wait()
+        await house.progress_until(came)
         house.gate.set()
 
     async with connect() as client, asyncio.TaskGroup() as group:
@@ -151,8 +149,8 @@ async def test_progress_is_told_while_a_run_goes_on(connect: Opening, house: Hou
             await client.call_tool("run_task", {"id": "slow"}, progress_callback=on_progress)
         )
     assert run["status"] == "success"
-    assert (2.0, 4.0, "second part") in heard
-    assert sorted(heard) == heard
+    assert heard[0][1:] == (1_000_000, "some part")
+    assert [told[0] for told in heard] == sorted({told[0] for told in heard})
 
 
 async def test_leaving_during_run_task_leaves_the_run_alive(connect: Opening, house: House) -> None:

@@ -42,7 +42,7 @@ def test_what_cannot_be_seen_is_written_out(char: str, written: str) -> None:
     assert tag("p", title=f"a{char}b") == f'<p title="a{written}b"></p>'
 
 
-@pytest.mark.parametrize("text", ["tab\tline\nend", "naïve 日本語", "👩\u200d💻", "می\u200cخواهم"])
+@pytest.mark.parametrize("text", ["tab\tline\nend", "naïve 日本語", "👩\u200d💻", "می\u200cروم"])
 def test_what_scripts_and_emoji_need_stays(text: str) -> None:
     assert readable(text) == text
     assert tag("p", text) == f"<p>{text}</p>"

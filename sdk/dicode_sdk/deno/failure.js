@@ -1,0 +1,140 @@
+// What an error of a script tells its reader: where in the task, and how it came there.
+
+import { DicodeError } from "./channel.js";
+
+const MAX_MESSAGE = 4000;
+const MAX_TRACE = 32_000;
+const PLACE = /(file:\/\/[^\s)]+?):(\d+):(\d+)\)?$/;
+const OURS = new URL(".", import.meta.url).href;
+
+/** Make the error of a finish frame. */
+export function failure(code, message, more = {}) {
+  const short = message.length > MAX_MESSAGE ? message.slice(0, MAX_MESSAGE) + " …" : message;
+  return { code, message: short.toWellFormed(), hint: null, ...more };
+}
+
+/** Make the error of a finish frame from whatever was thrown. `folder` is a URL ending in `/`. */
+export function fromThrown(thrown, folder) {
+  const trace = describe(thrown, folder, new Set());
+  const code = thrown instanceof DicodeError && thrown.code === "output_too_large"
+    ? thrown.code
+    : "script_error";
+  return failure(code, headline(thrown, folder), {
+    hint: hintFor(thrown),
+    ...place(thrown, folder),
+    traceback: shorten(trace).toWellFormed(),
+  });
+}
+
+function headline(thrown, folder) {
+  if (!(thrown instanceof Error)) return `the script threw ${shown(thrown)}`;
+  // Deno says "TypeError: SyntaxError: …" and adds the excerpt and the place, which go elsewhere.
+  const first = String(thrown.message).split("\n", 1)[0];
+  const text = /^[A-Z]\w*Error: /.test(first) ? first : `${thrown.name}: ${first}`;
+  return text.replace(/ at file:\/\/\S+:\d+:\d+$/, "").replaceAll(folder, "");
+}
+
+function shown(value) {
+  try {
+    return Deno.inspect(value, { depth: 2 });
+  } catch {
+    return "something that cannot be shown";
+  }
+}
+
+function place(thrown, folder) {
+  for (const line of stackOf(thrown).split("\n")) {
+    const found = PLACE.exec(line.trim());
+    if (found && found[1].startsWith(folder)) {
+      return { file: decode(found[1].slice(folder.length)), line: Number(found[2]) };
+    }
+  }
+  if (thrown instanceof AggregateError && thrown.errors.length > 0) {
+    return place(thrown.errors[0], folder);
+  }
+  return thrown instanceof Error && thrown.cause !== undefined ? place(thrown.cause, folder) : {};
+}
+
+function stackOf(thrown) {
+  return thrown instanceof Error && typeof thrown.stack === "string" ? thrown.stack : "";
+}
+
+function describe(thrown, folder, seen) {
+  if (seen.has(thrown) || seen.size > 10) return "";
+  seen.add(thrown);
+  if (!(thrown instanceof Error)) return `Uncaught ${shown(thrown)}\n`;
+  const kept = (stackOf(thrown) || String(thrown))
+    .split("\n")
+    .filter((line) => !isFrameOf(line, OURS) && !/^\s+at .*\b(ext|node):/.test(line));
+  let text = kept.map((line) => named(line, folder)).join("\n") + "\n";
+  for (const inner of thrown instanceof AggregateError ? thrown.errors : []) {
+    text += "One of: " + describe(inner, folder, seen);
+  }
+  if (thrown.cause !== undefined) text += "Caused by: " + describe(thrown.cause, folder, seen);
+  return text;
+}
+
+function isFrameOf(line, root) {
+  const found = PLACE.exec(line.trim());
+  return found !== null && found[1].startsWith(root);
+}
+
+function named(line, folder) {
+  return line.includes(folder) ? decode(line.replaceAll(folder, "")) : line;
+}
+
+function decode(text) {
+  try {
+    return decodeURI(text);
+  } catch {
+    return text;
+  }
+}
+
+function shorten(text) {
+  if (text.length <= MAX_TRACE) return text;
+  const half = MAX_TRACE / 2;
+  return `${text.slice(0, half)}\n… [${text.length - MAX_TRACE} characters left out]\n` +
+    text.slice(-half);
+}
+
+const QUOTED = /^Requires (\w+) access to (?:"(.+?)"|<(\w+)>)/;
+
+function hintFor(thrown) {
+  if (thrown instanceof DicodeError) return thrown.hint ?? null;
+  if (!(thrown instanceof Error)) return null;
+  const refused = QUOTED.exec(thrown.message);
+  if (refused && (thrown instanceof Deno.errors.NotCapable || thrown instanceof TypeError)) {
+    return grant(refused[1], refused[2] ?? "");
+  }
+  const bare = /^Import "([^"]+)" not a dependency/.exec(thrown.message);
+  if (bare) return `write the import as "npm:${bare[1]}", or "jsr:${bare[1]}"`;
+  if (thrown instanceof RangeError && thrown.message === "Maximum call stack size exceeded") {
+    return "a function calls itself without an end";
+  }
+  return null;
+}
+
+/** Give the line of task.yaml that grants what Deno refused. */
+function grant(kind, what) {
+  // As JSON: a name with quotes or line ends must not make up lines of its own.
+  const name = JSON.stringify(what);
+  switch (kind) {
+    case "read":
+      return `add to task.yaml: permissions.fs: [{path: ${name}, permission: r}]`;
+    case "write":
+      return `add to task.yaml: permissions.fs: [{path: ${name}, permission: rw}]`;
+    case "net":
+      return `add to task.yaml: permissions.net: [${name}] (private addresses must be listed ` +
+        "themselves, also beside \"*\")";
+    case "run":
+    case "sys":
+    case "env":
+      return `add to task.yaml: permissions.${kind}: [${name}]`;
+    case "import":
+      return `modules of other hosts are fetched when the task is registered, from hosts in ` +
+        `permissions.net: [${name}]`;
+    default:
+      return "tasks cannot be given this access";
+  }
+}
