@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-quick check fmt bench crash clean
+.PHONY: demo test test-quick check fmt docs bench crash clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml
@@ -28,11 +28,14 @@ check: $(STAMP)
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/pyright"
 	"$(BIN)/lint-imports"
-	"$(BIN)/python" -m pytest -q tests/docs
+	"$(BIN)/python" -m pytest -q tests/docs -m "not slow"
 
 fmt: $(STAMP)
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
+
+docs: $(STAMP)
+	"$(BIN)/python" docs/generate.py
 
 bench: $(STAMP)
 	"$(BIN)/python" -m bench

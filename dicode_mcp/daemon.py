@@ -320,6 +320,7 @@ class House:
                 store=store,
                 slots=self.dispatcher,
                 runtimes=lambda: {n: r.health() for n, r in self._runtimes.items()},
+                bus=bus,
                 clock=clock,
             ),
             inside=inside,

@@ -96,9 +96,12 @@ class EventBus:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self.published = 0
+        """How many events there were: whoever keeps what it read can tell whether it still holds."""
 
     def publish(self, event: Event) -> None:
         """Give ``event`` to every listener; never blocks."""
+        self.published += 1
         for subscription in self._subscriptions:
             subscription.put(event)
 

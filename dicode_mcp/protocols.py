@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from dicode_mcp.conditions import Condition
 from dicode_mcp.runs.logs import Level, LogLine, Stream
@@ -435,6 +435,65 @@ class Runtime(Protocol):
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:
         """Say what an exit means that the process itself did not report, or None."""
+        ...
+
+
+# ── What a task needs before its first run ───────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeHost:
+    """What a runtime may know of the server that makes it. It may keep files below ``cache``."""
+
+    cache: Path
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Helped:
+    """How a helper process ended and what it wrote."""
+
+    exit: Exit
+    stdout: str
+    stderr: str
+
+
+RunHelper = Callable[[Launch], Awaitable[Helped]]
+"""Runs a helper process to its end. Raises ``DicodeError`` when it cannot be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What preparing came to. ``again``: it failed in a way that may pass by itself."""
+
+    conditions: tuple[Condition, ...] = ()
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HelperContext:
+    """Where helper processes of one preparation live."""
+
+    scratch: Path
+    mark: str
+    """Names the preparation where a run's id would be, so that a crashed server's are found."""
+    instance_id: str
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """What a runtime has besides ``Runtime`` when its tasks need work before their first run."""
+
+    def prepared(self, task: Task) -> Prepared | None:
+        """Give what preparing this version came to earlier, None when it must be done. Blocks."""
+        ...
+
+    def awaiting(self, task: Task) -> tuple[Condition, ...]:
+        """Give the conditions to show while a task is being prepared. Blocks."""
+        ...
+
+    async def make_ready(self, task: Task, context: HelperContext, run: RunHelper) -> Prepared:
+        """Do the work. What is wrong with the task is a condition, not an error."""
         ...
 
 

@@ -24,6 +24,7 @@ _EXIT_CODES = {
     Code.DATA_DIR: USAGE,
     Code.PORT_IN_USE: USAGE,
     Code.ALREADY_RUNNING: USAGE,
+    Code.NOT_SUPPORTED: USAGE,
 }
 
 

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _tasks(commands)
     _runs(commands)
     _sources(commands)
+    _service(commands)
     _setup(commands)
     return parser
 
@@ -145,6 +146,26 @@ def _stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=40.0, metavar="S", help="how long to wait for it to end"
     )
+
+
+def _service(commands: Commands) -> None:
+    service = commands.under(
+        commands.add("service", None, "run the server as a service: at login, and after a crash")
+    )
+    install = service.add(
+        "install",
+        "service:install",
+        "make the server a service of systemd (Linux) or launchd (macOS) and start it",
+        description="Write the service's file for this user, start the service and wait until the"
+        " server answers.\nThe config file, the data dir, the tasks' folder and PATH are those of"
+        " this call. Doing it again changes only what differs.",
+    )
+    install.add_argument("--print", action="store_true", help="only show the file")
+    install.add_argument("--force", action="store_true", help="overwrite a file not written by us")
+    _serve_options(install)
+    service.add("status", "service:status", "say whether the service is installed and running")
+    remove = service.add("remove", "service:remove", "end the service and remove its file")
+    remove.add_argument("--force", action="store_true", help="remove a file not written by us")
 
 
 def _tasks(commands: Commands) -> None:

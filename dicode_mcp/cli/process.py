@@ -132,6 +132,17 @@ def start_detached(places: Places, start: Start, seconds: float = START_SECONDS)
         return hello
 
 
+def wait_until_answers(places: Places, seconds: float = START_SECONDS) -> Hello:
+    """Return once a server answers that somebody else starts; raises UNREACHABLE when none does."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        hello = is_answering(places)
+        if hello is not None:
+            return hello
+        time.sleep(_PAUSE)
+    raise unreachable("the server does not answer yet", "run `dicode service status`")
+
+
 def _settled(places: Places, deadline: float) -> Hello | None:
     """Give the server that answers, or None once no process holds the data dir.
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dicode_mcp.clock import Clock, iso
+from dicode_mcp.events import EventBus
 from dicode_mcp.protocols import Health, Store
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import is_paused, is_ready
 
-_DAY_MS = 24 * 3600 * 1000
+_MINUTE_MS = 60 * 1000
+_DAY_MS = 24 * 60 * _MINUTE_MS
 
 
 class Slots(Protocol):
@@ -61,6 +63,7 @@ class StatusService:
         store: Store,
         slots: Slots,
         runtimes: Callable[[], Mapping[str, Health]],
+        bus: EventBus,
         clock: Clock,
     ) -> None:
         self._facts = facts
@@ -68,13 +71,15 @@ class StatusService:
         self._store = store
         self._slots = slots
         self._runtimes = runtimes
+        self._bus = bus
         self._clock = clock
+        self._counted: tuple[tuple[int, int], Mapping[RunStatus, int]] | None = None
 
     async def get(self, principal: Principal) -> dict[str, Any]:
         """Show version, load, tasks by state, runs of the last day, and what is enforced."""
         principal.require("read")
         facts, now = self._facts, self._clock.now_ms()
-        counts = await self._store.count_runs(since_ms=now - _DAY_MS)
+        counts = await self._counts(now)
         status: dict[str, Any] = {
             "version": facts.version,
             "pid": facts.pid,
@@ -102,6 +107,13 @@ class StatusService:
         if facts.notes:
             status["notes"] = list(facts.notes)
         return status
+
+    async def _counts(self, now: int) -> Mapping[RunStatus, int]:
+        """Count the last day's runs; again only when something happened or a minute went by."""
+        moment = (self._bus.published, now // _MINUTE_MS)
+        if self._counted is None or self._counted[0] != moment:
+            self._counted = (moment, await self._store.count_runs(since_ms=now - _DAY_MS))
+        return self._counted[1]
 
     def _task_counts(self) -> dict[str, int]:
         entries = self._registry.entries()

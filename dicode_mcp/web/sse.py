@@ -146,9 +146,9 @@ class _Session:
         self.ended = asyncio.Event()
         self._times = times
         self._writing = asyncio.Lock()
-        self._incoming, self._taken = anyio.create_memory_object_stream[
-            SessionMessage | Exception
-        ](MAX_WAITING)
+        self._incoming, self._taken = anyio.create_memory_object_stream[SessionMessage | Exception](
+            MAX_WAITING
+        )
 
     async def take(self, message: SessionMessage) -> None:
         """Pass a message on; raises RATE_LIMITED when the client does not take its answers."""

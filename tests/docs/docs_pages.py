@@ -17,6 +17,7 @@ _FENCE = re.compile(
 )
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
+_SEPARATORS = ";&|<>()\n"
 _INLINE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"^# (?P<path>(?:~/|/|\./)?[\w./~-]+\.(?:ya?ml|py|json))$")
 
@@ -108,27 +109,27 @@ def steps(block: Block) -> list[Step]:
     return found
 
 
-def shell_lines(block: Block) -> Iterator[str]:
-    """Give the commands of a ``console`` or ``sh`` block."""
+def shell_text(block: Block) -> str:
+    """Give the commands of a ``console`` or ``sh`` block, without comments."""
     if block.language == "console":
-        yield from (step.command for step in steps(block))
-    else:
-        yield from block.text.replace("\\\n", " ").splitlines()
+        return "\n".join(step.command for step in steps(block))
+    return re.sub(r"(?m)(?:^|\s)#.*$", "", block.text.replace("\\\n", " "))
 
 
 def dicode_commands(block: Block) -> Iterator[list[str]]:
     """Give the arguments of each ``dicode …`` in a block."""
-    for line in shell_lines(block):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        words: list[str] = []
-        for word in [*lexer, ";"]:
-            if word in (";", "&&", "||", "|", "&", ">", "<", ">>", "(", ")"):
-                if words and words[0].rpartition("/")[2] == "dicode":
-                    yield words[1:]
-                words = []
-            else:
-                words.append(word)
+    lexer = shlex.shlex(shell_text(block), posix=True, punctuation_chars=_SEPARATORS)
+    lexer.whitespace_split = True
+    lexer.whitespace = " \t"
+    lexer.commenters = ""
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set(_SEPARATORS):
+            if words and words[0].rpartition("/")[2] == "dicode":
+                yield words[1:]
+            words = []
+        else:
+            words.append(word)
 
 
 def tracked_files() -> list[Path]:

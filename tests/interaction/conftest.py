@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,12 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(transport: str, mode: str, request: pytest.FixtureRequest) -> Opening:
-    """Open a client over the test's transport and era."""
+def open_by(request: pytest.FixtureRequest) -> Callable[[str, str], Opening]:
+    """Give, for a transport and an era, what opens a client."""
     needs = {"socket": "socket_path", "stdio": "socket_path", "http": "base_url", "sse": "base_url"}
-    where: Any = request.getfixturevalue(needs.get(transport, "server"))
 
-    def target() -> Any:
+    def target(transport: str) -> Any:
+        where: Any = request.getfixturevalue(needs.get(transport, "server"))
         match transport:
             case "socket":
                 return SocketTransport(where)
@@ -90,12 +90,29 @@ def connect(transport: str, mode: str, request: pytest.FixtureRequest) -> Openin
             case _:
                 return where
 
-    @asynccontextmanager
-    async def opening(**options: Any) -> AsyncGenerator[Client]:
-        async with Client(target(), mode=mode, **options) as client:
-            yield client
+    def by(transport: str, mode: str) -> Opening:
+        @asynccontextmanager
+        async def opening(**options: Any) -> AsyncGenerator[Client]:
+            async with Client(target(transport), mode=mode, **options) as client:
+                yield client
 
-    return opening
+        return opening
+
+    return by
+
+
+@pytest.fixture
+def connect(
+    transport: str,
+    mode: str,
+    open_by: Callable[[str, str], Opening],
+    request: pytest.FixtureRequest,
+) -> Opening:
+    """Open a client over the test's transport and era."""
+    for name in ("server", "socket_path", "base_url"):
+        # Fixtures with a loop of their own must be there before the test's body runs.
+        request.getfixturevalue(name)
+    return open_by(transport, mode)
 
 
 def byte_pipe(data_dir: Path) -> StdioServerParameters:

@@ -118,6 +118,7 @@ class House:
                 store=store,
                 slots=self.dispatcher,
                 runtimes=lambda: {"python": Health(True)},
+                bus=self.bus,
                 clock=self.clock,
             ),
             inside=Inside(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import mcp_types as t
@@ -106,6 +106,48 @@ async def test_each_client_hears_of_one_change_once(
         await until(lambda: len(first.words) >= 3 and len(second.words) >= 3)
         await asyncio.sleep(QUIET_S)
         assert first.words.count("tools") == second.words.count("tools") == 1
+
+
+EVERYONE = [
+    (transport, mode)
+    for transport in ("socket", "stdio", "http", "sse", "memory")
+    for mode in ("legacy", "2026-07-28")
+    if (transport, mode) != ("memory", "2026-07-28")
+]
+
+
+@pytest.mark.usefixtures("socket_path", "base_url")
+async def test_every_client_over_every_transport_hears_each_change_once(
+    open_by: Callable[[str, str], Opening], house: House, hub: Hub
+) -> None:
+    async with AsyncExitStack() as stack:
+        clients = {
+            who: await stack.enter_async_context(
+                listening(open_by(*who), who[1], HELLO, "dicode://sources")
+            )
+            for who in EVERYONE
+        }
+        # Some clients open their stream in the background: tell until each has heard one change.
+        while not all(heard.words for heard in clients.values()):
+            house.bus.publish(SourceChanged("demo"))
+            await asyncio.sleep(QUIET_S)
+        for heard in clients.values():
+            heard.words.clear()
+        changes: list[tuple[Callable[[], None], list[str]]] = [
+            (lambda: house.bus.publish(TasksChanged(("hello",))), [HELLO, "resources"]),
+            (lambda: house.bus.publish(TasksChanged(("slow",))), ["resources"]),
+            (hub.tools_changed, ["tools"]),
+            (lambda: house.bus.publish(SourceChanged("demo")), ["dicode://sources"]),
+        ]
+        expected: list[str] = []
+        for change, words in changes:
+            change()
+            expected += words
+            await until(lambda: all(len(h.words) >= len(expected) for h in clients.values()))
+            await asyncio.sleep(QUIET_S)
+            assert {who: sorted(h.words) for who, h in clients.items()} == dict.fromkeys(
+                EVERYONE, sorted(expected)
+            )
 
 
 async def test_a_client_hears_only_of_the_resources_it_named(

@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import Any, cast
 
-from dicode_mcp.cli import failures, process
-from dicode_mcp.cli.client import version_note
+from dicode_mcp.cli import failures, managers, process
+from dicode_mcp.cli.client import Hello, version_note
+from dicode_mcp.cli.managers import Manager
 from dicode_mcp.cli.process import Start
 from dicode_mcp.cli.render import duration, one_line
 from dicode_mcp.cli.session import Session
@@ -16,7 +17,7 @@ from dicode_mcp.errors import Code, DicodeError
 
 def serve(session: Session, args: argparse.Namespace) -> int:
     """Run the server in place of this process, or in the background until it answers."""
-    start = Start(_server_arguments(args), os.getcwd())
+    start = Start(server_arguments(args), os.getcwd())
     _refuse_second(session)
     if args.detach:
         return _start(session, start)
@@ -38,7 +39,8 @@ def _refuse_second(session: Session) -> None:
         )
 
 
-def _server_arguments(args: argparse.Namespace) -> tuple[str, ...]:
+def server_arguments(args: argparse.Namespace) -> tuple[str, ...]:
+    """Give the server's options among the command's, paths made absolute."""
     words: list[str] = []
     for name in ("port", "host", "log_level"):
         value = getattr(args, name)
@@ -52,13 +54,18 @@ def _server_arguments(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _start(session: Session, start: Start) -> int:
-    hello = process.start_detached(session.places, start)
+    started = _say_started(session, process.start_detached(session.places, start))
+    if not session.as_json:
+        session.terminal.note(f"its log: {session.places.log}")
+    return started
+
+
+def _say_started(session: Session, hello: Hello) -> int:
     facts = {"pid": hello.pid, "version": hello.version, "data_dir": session.places.data_dir}
     if session.as_json:
         session.terminal.show_json(facts)
         return failures.OK
     session.terminal.say(f"the server runs (pid {hello.pid}, data dir {facts['data_dir']})")
-    session.terminal.note(f"its log: {session.places.log}")
     return failures.OK
 
 
@@ -78,7 +85,11 @@ def stop(session: Session, args: argparse.Namespace) -> int:
 
 def restart(session: Session, args: argparse.Namespace) -> int:
     """End the server and start it in the background, as last time unless options are given."""
-    given = _server_arguments(args)
+    given = server_arguments(args)
+    found = process.holder(session.places)
+    service = managers.managing(os.environ, found.pid) if found else None
+    if service is not None:
+        return _restart_service(session, service, given)
     remembered = process.remembered_start(session.places)
     start = Start(given, os.getcwd())
     places = session.places
@@ -89,6 +100,17 @@ def restart(session: Session, args: argparse.Namespace) -> int:
         start = start._replace(cwd=os.getcwd())
     process.stop(places, args.timeout)
     return _start(session._replace(places=places), start)
+
+
+def _restart_service(session: Session, service: Manager, given: tuple[str, ...]) -> int:
+    """Let the manager restart what it runs, or it would be a server in the background after."""
+    if given:
+        raise failures.usage(
+            f"the server is a service of {service.name}, which starts it as its file says",
+            "give the options to `dicode service install`; `dicode restart` without any restarts",
+        )
+    service.restart()
+    return _say_started(session, process.wait_until_answers(session.places))
 
 
 def status(session: Session, args: argparse.Namespace) -> int:

@@ -66,9 +66,7 @@ def read_graph(text: str, folder: Path, readable: Sequence[Path]) -> Graph:
 
 
 class _Reader:
-    def __init__(
-        self, folder: Path, readable: Sequence[Path], errors: Mapping[str, str]
-    ) -> None:
+    def __init__(self, folder: Path, readable: Sequence[Path], errors: Mapping[str, str]) -> None:
         self._folder = folder.resolve()
         self._readable = [path.resolve() for path in readable]
         self._errors = errors
@@ -128,7 +126,9 @@ class _Reader:
 
     def shown(self, path: Path) -> str:
         resolved = path.resolve()
-        return str(resolved.relative_to(self._folder)) if _below(path, [self._folder]) else str(path)
+        return (
+            str(resolved.relative_to(self._folder)) if _below(path, [self._folder]) else str(path)
+        )
 
 
 def _local(specifier: str) -> Path | None:
