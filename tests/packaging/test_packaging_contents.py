@@ -10,7 +10,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from conftest import PACKAGES, ROOT, Built
+from wheelhouse import PACKAGES, ROOT, Built
 
 pytestmark = pytest.mark.slow
 

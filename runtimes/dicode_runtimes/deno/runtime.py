@@ -5,7 +5,6 @@ Describes processes and reads their answers; who starts them, and when, is other
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path

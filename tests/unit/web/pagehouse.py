@@ -174,7 +174,7 @@ class PageHouse:
                 store=rooms.store,
                 slots=rooms.dispatcher,
                 runtimes=lambda: {"python": Health(True)},
-                bus=self.bus,
+                bus=rooms.bus,
                 clock=rooms.clock,
             ),
             inside=Inside(**parts, bus=rooms.bus, clock=rooms.clock),
