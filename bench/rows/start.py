@@ -17,7 +17,7 @@ _BUDGET_S = {1_000: 1.5, 10_000: 12.0}
 
 
 def measure(plan: Plan) -> Iterator[Result]:
-    yield _result(plan, 1_000, plan.times(5, 2))
+    yield _result(plan, 1_000, plan.times(5, 1))
     if not plan.quick:
         yield _result(plan, 10_000, 3)
 

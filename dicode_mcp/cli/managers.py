@@ -14,11 +14,14 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from dicode_mcp.cli.process import last_line
 from dicode_mcp.cli.units import LABEL, Definition, launchd_agent, systemd_unit
 from dicode_mcp.errors import Code, DicodeError
 
 _ASK_SECONDS = 20.0
 _STOP_SECONDS = 120.0
+_COMPLAINT = "dicode: "
+"""How the server begins the line that says why it could not start."""
 _UP = frozenset({"running", "degraded", "starting", "initializing", "maintenance", "stopping"})
 
 
@@ -71,6 +74,10 @@ class Manager(Protocol):
 
     def state(self) -> State:
         """Ask how the service stands."""
+        ...
+
+    def last_words(self, log: str) -> str:
+        """Give the last line the server wrote before it ended; empty when none is known."""
         ...
 
     def advice(self) -> list[str]:
@@ -127,6 +134,12 @@ class Systemd:
             pid=int(pid) if pid.isdecimal() and int(pid) else None,
             failed=facts.get("ActiveState") == "failed",
         )
+
+    def last_words(self, log: str) -> str:
+        # The manager's own lines on the service come after the server's.
+        words = ["journalctl", "--user", "-u", LABEL, "-n", "20", "-o", "cat", "--no-pager"]
+        said = [line for line in _lines(_ask(words)) if line.startswith(_COMPLAINT)]
+        return said[-1].removeprefix(_COMPLAINT) if said else ""
 
     def advice(self) -> list[str]:
         lines = [f"its log: journalctl --user -u {LABEL} -f"]
@@ -188,6 +201,9 @@ class Launchd:
             return State(loaded=False, active=False)
         pid = re.search(r"^\s*pid = (\d+)$", done.stdout, re.MULTILINE)
         return State(True, pid is not None, int(pid[1]) if pid else None)
+
+    def last_words(self, log: str) -> str:
+        return last_line(log).removeprefix(_COMPLAINT)
 
     def advice(self) -> list[str]:
         return ["it starts when you log in and ends when you log out"]

@@ -34,7 +34,7 @@ RestartPreventExitStatus=2
 # The first signal is for the server alone: it ends its runs itself, within this time.
 KillMode=mixed
 TimeoutStopSec={stop_seconds}
-# It divides its own cgroup among runs; a run that eats all memory ends, the server does not.
+# Its cgroup is its own to divide among runs; a run that eats all memory ends, the server does not.
 Delegate=yes
 OOMPolicy=continue
 

@@ -5,13 +5,13 @@ One row per field: when a feature lands, its row goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.spec.model import DicodeGrants, Task, TaskSpec
 
-RUNTIMES_IN_FORCE = frozenset({"python"})
-TRIGGERS_IN_FORCE = frozenset({"manual"})
+RUNTIMES_IN_FORCE = frozenset({"python", "deno"})
+TRIGGERS_IN_FORCE = frozenset({"manual", "cron", "chain", "daemon"})
 GRANTS_IN_FORCE = frozenset({"tasks", "list_tasks", "get_runs"})
 
 _UNENFORCED = "declared but not yet enforced by this build: the task can do more than it says"
@@ -48,14 +48,32 @@ TABLE: tuple[Row, ...] = (
         lambda s: s.mcp and s.mcp.expose,
         "the task is no tool of its own; use run_task",
     ),
-    ("on_failure_chain", lambda s: s.on_failure_chain, "no task is started when this one fails"),
+    (
+        "trigger.chain.join",
+        lambda s: s.trigger.chain and s.trigger.chain.join == "all",
+        "the task starts after each task it follows, not once after all of them",
+    ),
     ("notify", lambda s: s.notify, "no notification is sent"),
-    ("output_schema", lambda s: s.output_schema, "the return value is not validated"),
     ("provider", lambda s: s.provider, "the task is not asked for secrets"),
     ("budget", lambda s: s.budget, "runs, cpu and tokens are not counted"),
     ("run_inputs", lambda s: s.run_inputs, "inputs are kept by the server's own rule"),
     ("auto_fix", lambda s: s.auto_fix and s.auto_fix.enabled, "failures are not repaired"),
 )
+
+
+_BY_FLAGS = "held by Deno's own checks only, no sandbox around them yet"
+
+DENO_TABLE: Mapping[str, str | None] = {
+    "permissions.fs": f"{_BY_FLAGS}: a symbolic link in the task's folder or in a granted one is"
+    " followed wherever it points",
+    "permissions.net": f"{_BY_FLAGS}: programs that the task may run are not held to it, and of"
+    " private IPv6 addresses only ::1 is refused where they are not listed",
+    "permissions.run": f"{_BY_FLAGS}: no other program is started, but these act as the server's"
+    " own user, held to no permission",
+    "permissions.sys": None,
+    "resources": "memory limits the JavaScript heap only; cpu and processes are not limited",
+}
+"""Other sentences for Deno tasks, whose flags hold in part; None where they hold."""
 
 
 def fields_not_in_force(spec: TaskSpec) -> list[tuple[str, str]]:
@@ -66,7 +84,11 @@ def fields_not_in_force(spec: TaskSpec) -> list[tuple[str, str]]:
     if spec.trigger.kind not in TRIGGERS_IN_FORCE:
         kind = spec.trigger.kind
         found.append((f"trigger.{kind}", "this build starts no run by it; run_task works"))
-    found += [(field, sentence) for field, declared, sentence in TABLE if declared(spec)]
+    other = DENO_TABLE if spec.runtime == "deno" else {}
+    for field, declared, sentence in TABLE:
+        told = other.get(field, sentence)
+        if told is not None and declared(spec):
+            found.append((field, told))
     return found + _grants(spec.permissions.dicode)
 
 

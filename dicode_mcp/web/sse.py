@@ -7,7 +7,6 @@ A client that does not read its stream is not served further, and costs a buffer
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 
@@ -121,7 +121,8 @@ class _Pages:
         if "anyOf" in field:
             return self._any(_without_null(field), path, found)
         if isinstance(field.get("type"), list):
-            return " or ".join(_KINDS.get(k, k) for k in field["type"] if k != "null")
+            kinds: list[str] = [kind for kind in field["type"] if kind != "null"]
+            return " or ".join(_KINDS.get(kind, kind) for kind in kinds)
         kind = field.get("type")
         if kind == "array":
             return self._list(field, path, found)
@@ -147,8 +148,9 @@ class _Pages:
             if all(place.path != path for place in found):
                 found.append(_Place(path, field))
             return f"[map](#{anchor(path)})"
-        values = field.get("additionalProperties")
+        values: Any = field.get("additionalProperties")
         if isinstance(values, dict) and values and "minProperties" not in field:
+            values = cast("Schema", values)
             return f"map of names to: {self._kind(values, f'{path}.NAME', found)}"
         return "map"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from docs_pages import ROOT, blocks_of, tracked_files
 
@@ -61,6 +62,15 @@ def test_every_target_of_the_makefile_is_phony_and_the_documentation_names_only_
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         named |= set(re.findall(r"(?:`|^)make ([a-z-]+)", path.read_text(), re.M))
     assert named <= targets
+
+
+def test_the_table_of_floors_names_every_module_of_the_contract() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    modules = {name for layer in contract["layers"] for name in re.findall(r"\w+", layer)}
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    missing = {name for name in modules if not re.search(rf"`{name}(?:/|\.py)`", text)}
+    assert not missing
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released() -> None:

@@ -24,6 +24,14 @@ from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.server import HttpServer
 
 MODERN = "2026-07-28"
+_NEEDS = {
+    "memory": "server",
+    "socket": "socket_path",
+    "stdio": "socket_path",
+    "http": "base_url",
+    "sse": "base_url",
+}
+"""The fixture that serves each transport."""
 
 
 @pytest.fixture
@@ -74,10 +82,9 @@ def mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def open_by(request: pytest.FixtureRequest) -> Callable[[str, str], Opening]:
     """Give, for a transport and an era, what opens a client."""
-    needs = {"socket": "socket_path", "stdio": "socket_path", "http": "base_url", "sse": "base_url"}
 
     def target(transport: str) -> Any:
-        where: Any = request.getfixturevalue(needs.get(transport, "server"))
+        where: Any = request.getfixturevalue(_NEEDS[transport])
         match transport:
             case "socket":
                 return SocketTransport(where)
@@ -109,9 +116,8 @@ def connect(
     request: pytest.FixtureRequest,
 ) -> Opening:
     """Open a client over the test's transport and era."""
-    for name in ("server", "socket_path", "base_url"):
-        # Fixtures with a loop of their own must be there before the test's body runs.
-        request.getfixturevalue(name)
+    # Asynchronous fixtures cannot be asked for once the test's body runs.
+    request.getfixturevalue(_NEEDS[transport])
     return open_by(transport, mode)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import mcp_types as t
@@ -139,15 +140,14 @@ async def test_every_client_over_every_transport_hears_each_change_once(
             (hub.tools_changed, ["tools"]),
             (lambda: house.bus.publish(SourceChanged("demo")), ["dicode://sources"]),
         ]
-        expected: list[str] = []
         for change, words in changes:
             change()
-            expected += words
-            await until(lambda: all(len(h.words) >= len(expected) for h in clients.values()))
+            await until(partial(_have_heard, clients.values(), len(words)))
             await asyncio.sleep(QUIET_S)
-            assert {who: sorted(h.words) for who, h in clients.items()} == dict.fromkeys(
-                EVERYONE, sorted(expected)
-            )
+            told = {who: sorted(heard.words) for who, heard in clients.items()}
+            assert told == dict.fromkeys(EVERYONE, words)
+            for heard in clients.values():
+                heard.words.clear()
 
 
 async def test_a_client_hears_only_of_the_resources_it_named(
@@ -206,6 +206,10 @@ async def test_a_hub_that_stops_leaves_the_bus() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+def _have_heard(clients: Iterable[Heard], count: int) -> bool:
+    return all(len(heard.words) >= count for heard in clients)
 
 
 async def _attached(transport: str, mode: str, hub: Hub, count: int) -> None:

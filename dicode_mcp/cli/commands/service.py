@@ -174,9 +174,17 @@ def _wait_until_it_answers(session: Session, manager: Manager) -> int:
         if state.failed:
             break
         time.sleep(_PAUSE)
-    raise failures.unreachable(
-        "the service was started but its server does not answer", "; ".join(manager.advice()[:1])
-    )
+    raise _did_not_start(manager, session.places.log)
+
+
+def _did_not_start(manager: Manager, log: str) -> DicodeError:
+    where = manager.advice()[0]
+    words = manager.last_words(log)
+    if words:
+        return DicodeError(
+            Code.INVALID_CONFIG, f"the service's server did not start: {words}", hint=where
+        )
+    return failures.unreachable("the service was started but its server does not answer", where)
 
 
 def _read(path: str) -> str | None:

@@ -138,13 +138,24 @@ def test_a_plain_task_has_nothing_that_is_not_in_force() -> None:
 def test_declared_permissions_are_said_to_be_not_enforced() -> None:
     (condition,) = not_in_force(
         task(
-            "name: T\nruntime: deno\ntrigger: {cron: '@daily'}\nnotify: {on_failure: true}\n"
+            "name: T\nruntime: python\ntrigger: {webhook: /hooks/x}\nnotify: {on_failure: true}\n"
             "permissions: {net: [x], env: [{name: A, secret: b}], dicode: {authoring: true}}\n"
         )
     )
     assert condition.type is ConditionType.NOT_IN_FORCE
     assert condition.status
-    for field in ("runtime", "trigger.cron", "permissions.net", "notify", "env[].secret"):
+    for field in ("trigger.webhook", "permissions.net", "notify", "env[].secret"):
         assert field in condition.message
     assert "permissions.dicode.authoring" in condition.message
     assert "can do more than it says" in condition.message
+
+
+def test_what_flags_hold_of_a_deno_task_is_said_precisely() -> None:
+    permissions = "permissions: {net: [x], run: [git], sys: [hostname]}\n"
+    (condition,) = not_in_force(
+        task(f"name: T\nruntime: deno\ntrigger: {{manual: true}}\n{permissions}")
+    )
+    assert "permissions.net: held by Deno's own checks only" in condition.message
+    assert "permissions.run: held by Deno's own checks only" in condition.message
+    assert "sys" not in condition.message
+    assert "can do more than it says" not in condition.message

@@ -1,4 +1,4 @@
-"""A house of one room for tests of runtimes: runtime, executor and sessions around one script."""
+"""A house of one room: a runtime, an executor and sessions around one script from a string."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ class Ended:
 
     @property
     def value(self) -> Any:
+        """The value of a run that must have succeeded."""
         assert self.outcome.status is RunStatus.SUCCESS, (self.outcome, self.lines)
         return None if self.outcome.return_value is None else json.loads(self.outcome.return_value)
 
     @property
     def log(self) -> list[tuple[Level, str]]:
+        """The lines as the store would keep them."""
         return [read_line(line.stream, line.text) for line in self.lines]
 
     @property
     def messages(self) -> list[str]:
+        """The lines without their levels."""
         return [message for _, message in self.log]
 
 
@@ -66,6 +69,7 @@ class RuntimeHouse:
         self.server = SessionServer(self.calls)
 
     def write(self, script: str, name: str | None = None) -> Path:
+        """Write the script, or another file of the task."""
         path = self.folder / name if name else self.script
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(script))
@@ -77,6 +81,7 @@ class RuntimeHouse:
         timeout: float | None = 30,
         resources: ResourceSpec | None = None,
     ) -> Task:
+        """Give the task as it is written now."""
         spec = TaskSpec(
             name="test",
             runtime=self.runtime.name,
@@ -91,6 +96,7 @@ class RuntimeHouse:
         return Task("test", spec, self.folder, self.script, digest.hexdigest(), "local")
 
     def check(self, script: str, permissions: Permissions | None = None) -> list[Condition]:
+        """Give what the runtime says of a script before any run."""
         self.write(script)
         return list(self.runtime.check(self.task(permissions)))
 
@@ -105,6 +111,7 @@ class RuntimeHouse:
         env: dict[str, str] | None = None,
         resources: ResourceSpec | None = None,
     ) -> Ended:
+        """Register and run a script to its end."""
         self.write(script)
         task = self.task(permissions, limit, resources)
         # As at registration, whose findings the run uses.
