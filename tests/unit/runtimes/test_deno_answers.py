@@ -30,7 +30,8 @@ def imports(specifier: str, resolved: str, line: int = 0, **more: Any) -> dict[s
 
 def test_a_syntax_error_is_told_with_its_place_and_without_the_source(tmp_path: Path) -> None:
     script = tmp_path / "task.ts"
-    error = f"SyntaxError: Expression expected\n  |\n2 | const k = 'hunter2';\n    at {script.as_uri()}:2:13"
+    excerpt = "  |\n2 | const k = 'hunter2';\n"
+    error = f"SyntaxError: Expression expected\n{excerpt}    at {script.as_uri()}:2:13"
     (problem,) = graph(tmp_path, module(script, error=error)).problems
     assert problem == "task.ts:2: SyntaxError: Expression expected"
 
@@ -118,7 +119,8 @@ EXTERNAL = (External("npm:zz-left@^1", "task.ts", 3), External("jsr:@a/b", "lib.
 
 def test_a_package_that_does_not_exist_is_named_with_its_place_and_remedy(tmp_path: Path) -> None:
     stderr = (
-        f"error: npm package 'zz-left' does not exist.\n    at {(tmp_path / 'task.ts').as_uri()}:3:15\n"
+        "error: npm package 'zz-left' does not exist.\n"
+        f"    at {(tmp_path / 'task.ts').as_uri()}:3:15\n"
         "\nStack backtrace:\n   0: <unknown>\n"
     )
     told = dependencies_failed(stderr, tmp_path, EXTERNAL, timed_out=False)

@@ -1,0 +1,2 @@
+def main():
+    raise RuntimeError("the disk of the demo is full")

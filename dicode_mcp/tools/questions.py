@@ -1,0 +1,141 @@
+"""Questions to a client: what it takes to answer them, which answers fit, what was heard before.
+
+Pure. A call that asks is repeated by the client with the answers; what earlier rounds asked and
+heard travels with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import mcp_types as t
+from jsonschema import Draft202012Validator
+from mcp import MCPError
+from pydantic import BaseModel, ValidationError
+
+Question = t.InputRequest
+Reply = t.InputResponse
+
+REPLIES: Mapping[type[BaseModel], type[BaseModel]] = {
+    t.ElicitRequest: t.ElicitResult,
+    t.CreateMessageRequest: t.CreateMessageResult,
+    t.ListRootsRequest: t.ListRootsResult,
+}
+"""The kind of answer to each kind of question."""
+
+
+class InputNeeded(Exception):
+    """Ends a call of the era without handshake with its questions. It is no error."""
+
+    def __init__(self, result: t.InputRequiredResult) -> None:
+        super().__init__("the client is asked for input")
+        self.result = result
+
+
+class Rounds:
+    """What earlier rounds of a call asked and heard; it travels sealed as ``requestState``.
+
+    Only answers to questions that this server asked in the round before count.
+    """
+
+    def __init__(self, asked: frozenset[str], heard: dict[str, Any]) -> None:
+        self._asked = asked
+        self._heard = heard
+
+    @classmethod
+    def read(cls, params: t.InputResponseRequestParams) -> Rounds:
+        """Read the state of a repeated call, which the server's boundary has unsealed."""
+        if params.request_state is None:
+            return cls(frozenset(), {})
+        state: dict[str, Any] = json.loads(params.request_state)
+        asked: frozenset[str] = frozenset(state["asked"])
+        given = params.input_responses or {}
+        new = {
+            name: reply.model_dump(by_alias=True, mode="json", exclude_none=True)
+            for name, reply in given.items()
+            if name in asked
+        }
+        return cls(asked, {**state["heard"], **new})
+
+    def replies(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
+        """Give the answers that fit their questions."""
+        found = {
+            name: fitting(question, self._heard[name])
+            for name, question in questions.items()
+            if name in self._heard
+        }
+        return {name: reply for name, reply in found.items() if reply is not None}
+
+    def next(self, questions: Mapping[str, Question]) -> t.InputRequiredResult:
+        """Give the answer that asks ``questions`` and remembers what was heard."""
+        kept = {name: reply for name, reply in self._heard.items() if name not in questions}
+        state = {"asked": sorted(questions), "heard": kept}
+        return t.InputRequiredResult(
+            input_requests=dict(questions), request_state=json.dumps(state, separators=(",", ":"))
+        )
+
+
+def form(message: str, schema: Mapping[str, Any]) -> t.ElicitRequest:
+    """Make a question to the user: a form by a flat JSON Schema. Never ask for secrets."""
+    params = t.ElicitRequestFormParams(message=message, requested_schema=dict(schema))
+    return t.ElicitRequest(params=params)
+
+
+def fitting(question: Question, heard: Any) -> Reply | None:
+    """Read an answer; None when it does not fit, so that it is asked for again."""
+    try:
+        reply = cast("Reply", REPLIES[type(question)].model_validate(heard, by_name=False))
+    except ValidationError:
+        return None
+    if isinstance(reply, t.ElicitResult) and reply.action == "accept":
+        schema = getattr(question.params, "requested_schema", None)
+        check: Any = Draft202012Validator(schema) if schema is not None else None
+        if check is not None and not check.is_valid(reply.content or {}):
+            return None
+    return reply
+
+
+def offers(declared: t.ClientCapabilities, question: Question) -> bool:
+    """Tell whether a client that declared this can answer."""
+    match question:
+        case t.ElicitRequest():
+            elicitation = declared.elicitation
+            if elicitation is None:
+                return False
+            by_url = isinstance(question.params, t.ElicitRequestURLParams)
+            # A client that names neither mode takes forms.
+            return elicitation.url is not None if by_url else _takes_forms(elicitation)
+        case t.CreateMessageRequest():
+            return declared.sampling is not None
+        case _:
+            return declared.roots is not None
+
+
+def _takes_forms(elicitation: t.ElicitationCapability) -> bool:
+    return elicitation.form is not None or elicitation.url is None
+
+
+def incapable(questions: Iterable[Question]) -> MCPError:
+    """Give the protocol error for a client that cannot answer these."""
+    needed = t.ClientCapabilities()
+    for question in questions:
+        match question:
+            case t.ElicitRequest():
+                needed.elicitation = t.ElicitationCapability()
+            case t.CreateMessageRequest():
+                needed.sampling = t.SamplingCapability()
+            case _:
+                needed.roots = t.RootsCapability()
+    return missing_capability(needed)
+
+
+def missing_capability(needed: t.ClientCapabilities) -> MCPError:
+    """Give the protocol error (-32021) that names what a client would have to declare."""
+    wire = needed.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return MCPError(
+        t.MISSING_REQUIRED_CLIENT_CAPABILITY,
+        f"The client has not declared what this needs: {', '.join(wire)}.",
+        {"requiredCapabilities": wire},
+    )
