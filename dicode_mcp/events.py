@@ -7,7 +7,7 @@ by ``Subscription.lost``, so a slow listener never delays or grows the server.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,12 +96,12 @@ class EventBus:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
-        self.published = 0
-        """How many events there were: whoever keeps what it read can tell whether it still holds."""
+        self.published: Counter[type[Event]] = Counter()
+        """How many events there were of each kind: tells whether what was read still holds."""
 
     def publish(self, event: Event) -> None:
         """Give ``event`` to every listener; never blocks."""
-        self.published += 1
+        self.published[type(event)] += 1
         for subscription in self._subscriptions:
             subscription.put(event)
 

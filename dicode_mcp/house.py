@@ -27,7 +27,7 @@ from dicode_mcp.executor.spawn import SpawnExecutor
 from dicode_mcp.ipc.server import SessionServer
 from dicode_mcp.preparer import Preparer
 from dicode_mcp.protocols import Runtime, RuntimeHost, Source, Store
-from dicode_mcp.queue import Queue, QueueDefaults
+from dicode_mcp.queue import Queue
 from dicode_mcp.reconciler import Reconciler
 from dicode_mcp.registry import Registry
 from dicode_mcp.runner import Runner
@@ -85,7 +85,7 @@ class House:
             self.dispatcher,
             bus,
             clock,
-            QueueDefaults(on_failure_chain=config.defaults.on_failure_chain),
+            config.defaults.on_failure_chain,
         )
         self.reconciler = Reconciler(
             _sources(config),

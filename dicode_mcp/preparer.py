@@ -20,8 +20,8 @@ from dicode_mcp.errors import DicodeError
 from dicode_mcp.events import EventBus, TasksChanged
 from dicode_mcp.protocols import (
     Executor,
-    HelperContext,
     Helped,
+    HelperContext,
     Launch,
     Prepared,
     Preparing,

@@ -1,27 +1,25 @@
 """The one way in: every start is a RunRequest given to ``submit``, and a committed row after it.
 
-The queue checks a request against the task in force, writes rows, knows who waits for which run,
-and writes a run's end together with what follows from it. It starts no process.
+The queue writes rows, knows who waits for which run, and writes a run's end together with what
+follows from it. It starts no process, and it is not the one who judges requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
+from dicode_mcp.admission import Admission
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import Clock
-from dicode_mcp.conditions import ConditionType, find
-from dicode_mcp.errors import STORAGE_TROUBLE, Code, DicodeError, Retry
+from dicode_mcp.errors import STORAGE_TROUBLE, Code, DicodeError
 from dicode_mcp.events import EventBus, RunChanged
 from dicode_mcp.protocols import Dispatcher, Store
-from dicode_mcp.registry import Entry, Registry
-from dicode_mcp.runs.follow_ups import chain_requests, depth_error
+from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import (
     Outcome,
     Payload,
@@ -31,27 +29,17 @@ from dicode_mcp.runs.model import (
     RunRequest,
     RunStatus,
     Trigger,
-    new_run_id,
 )
 from dicode_mcp.spec.model import FailureChain, Task
-from dicode_mcp.spec.params import bind_params, fill_params
 
 log = logging.getLogger("dicode.queue")
 
-MAX_INPUT_BYTES = 8 * 1024 * 1024
 _FRESH_KEPT = 256
 _STORE_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
 
 T = TypeVar("T")
 
 Stopper = Callable[[Reason], None]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDefaults:
-    """What the config says of runs in general."""
-
-    on_failure_chain: FailureChain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +62,14 @@ class Queue:
         dispatcher: Dispatcher,
         bus: EventBus,
         clock: Clock,
-        defaults: QueueDefaults | None = None,
+        on_failure_chain: FailureChain | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
-        self._chains = chains
         self._dispatcher = dispatcher
         self._bus = bus
         self._clock = clock
-        self._defaults = defaults or QueueDefaults()
+        self._admission = Admission(registry, chains, clock, on_failure_chain)
         self._fresh: OrderedDict[str, tuple[Run, Payload]] = OrderedDict()
         self._waiters: dict[str, set[asyncio.Future[Run]]] = {}
         self._stoppers: dict[str, Stopper] = {}
@@ -101,8 +88,7 @@ class Queue:
         """
         if self._refusing is not None:
             raise self._refusing
-        task = self._task_for(request)
-        run, payload = self._build(request, task)
+        run, payload = self._admission.admit(request)
         stored = await self._store.add_run(run, payload)
         if stored.id == run.id:
             self._admit(run, payload)
@@ -120,8 +106,8 @@ class Queue:
         or a storage error.
         """
         if self._registry.get(request.task_id) is None:
-            raise self.unknown_task(request.task_id)
-        row, payload = self._unstarted(request, error, status)
+            raise self._registry.unknown_task(request.task_id)
+        row, payload = self._admission.over(request, error, status)
         stored = await self._store.add_run(row, payload)
         if stored.id == row.id:
             self._publish(row)
@@ -130,68 +116,6 @@ class Queue:
     def refuse(self, error: DicodeError | None) -> None:
         """Refuse every further submit with ``error``; None accepts again."""
         self._refusing = error
-
-    def _task_for(self, request: RunRequest) -> Task:
-        entry = self._registry.resolve(request.task_id)
-        if entry is None:
-            raise self.unknown_task(request.task_id)
-        if entry.task is None:
-            raise _not_ready(entry)
-        paused = find(entry.conditions, ConditionType.PAUSED)
-        if paused is not None and paused.status:
-            raise DicodeError(
-                Code.TASK_PAUSED,
-                f"task {entry.id} is paused: {paused.message or 'by an operator'}",
-                hint=f'call set_task_enabled with id "{entry.id}" and enabled true',
-                retry=Retry.AFTER,
-            )
-        return entry.task
-
-    def unknown_task(self, ref: str) -> DicodeError:
-        """Give the error for a task that is not there, with the nearest names."""
-        near = self._registry.suggest(ref)
-        closest = f" Closest: {', '.join(near)}." if near else ""
-        return DicodeError(
-            Code.TASK_NOT_FOUND,
-            f"task '{ref[:128]}' not found.{closest}",
-            hint="call list_tasks to see the tasks there are",
-            data={"closest": near} if near else None,
-        )
-
-    def _build(self, request: RunRequest, task: Task) -> tuple[Run, Payload]:
-        given = dict(request.params)
-        source: object = request.input
-        if not request.strict_params and isinstance(source, Mapping):
-            fields = cast("Mapping[str, Any]", source)
-            given = {**fill_params(task.spec.params, fields), **given}
-        bound = bind_params(task.spec.params, given, strict=request.strict_params)
-        payload = Payload(params=bound, input=request.input, request=request.request)
-        _check_size(payload)
-        return self._row(request, task.id, task), payload
-
-    def _row(self, request: RunRequest, task_id: str, task: Task | None) -> Run:
-        now = self._clock.now_ms()
-        run_id = new_run_id(now)
-        return Run(
-            id=run_id,
-            task_id=task_id,
-            status=RunStatus.QUEUED,
-            trigger=request.trigger,
-            created_at_ms=now,
-            task_hash=task.digest if task else "",
-            revision=task.revision if task else None,
-            actor=request.actor,
-            attempt=request.attempt,
-            priority=request.priority,
-            parent_run_id=request.parent_run_id,
-            root_run_id=request.root_run_id or run_id,
-            replay_of=request.replay_of,
-            chain_depth=request.chain_depth,
-            idempotency_key=request.idempotency_key,
-            not_before_ms=request.not_before_ms,
-            slot_ms=request.slot_ms,
-            catchup=request.catchup,
-        )
 
     def _admit(self, run: Run, payload: Payload) -> None:
         self._fresh[run.id] = (run, payload)
@@ -346,7 +270,7 @@ class Queue:
             return_value=outcome.return_value,
             output=outcome.output,
         )
-        follow_ups = self._follow_ups(ended)
+        follow_ups = self._admission.follow_ups(ended)
         try:
             stored = await self._write_end(run, outcome, follow_ups)
         finally:
@@ -405,45 +329,6 @@ class Queue:
                 )
             await asyncio.sleep(_STORE_PAUSES_S[min(attempt, len(_STORE_PAUSES_S) - 1)])
             attempt += 1
-
-    def _follow_ups(self, ended: Run) -> list[tuple[Run, Payload]]:
-        if ended.trigger is Trigger.TEST:
-            return []
-        requests = chain_requests(ended, self._chains.downstream_of(ended.task_id))
-        failure = self._chains.failure_request(ended, self._defaults.on_failure_chain)
-        if failure is not None:
-            requests.append(failure)
-        return [self._follow_up_row(request) for request in requests]
-
-    def _follow_up_row(self, request: RunRequest) -> tuple[Run, Payload]:
-        """Make the row of a follow-up; one that cannot run is kept as ended, with the reason."""
-        too_deep = depth_error(request)
-        if too_deep is not None:
-            return self._unstarted(request, too_deep, RunStatus.SKIPPED)
-        try:
-            return self._build(request, self._task_for(request))
-        except DicodeError as error:
-            paused = error.code is Code.TASK_PAUSED
-            return self._unstarted(
-                request,
-                RunError(error.code.value, error.message, error.hint),
-                RunStatus.SKIPPED if paused else RunStatus.FAILURE,
-                reason=_reason_for(error),
-            )
-
-    def _unstarted(
-        self, request: RunRequest, error: RunError, status: RunStatus, reason: str | None = None
-    ) -> tuple[Run, Payload]:
-        entry = self._registry.get(request.task_id)
-        row = self._row(request, request.task_id, entry.task if entry else None)
-        ended = replace(
-            row,
-            status=status,
-            finished_at_ms=row.created_at_ms,
-            reason=reason or error.code,
-            error=error,
-        )
-        return ended, Payload(input=request.input)
 
     # ── After a crash ────────────────────────────────────────────────────────────────────────
 
@@ -504,40 +389,3 @@ def _lost(now_ms: int) -> Outcome:
             "call run_task again if the task may safely repeat",
         ),
     )
-
-
-def _not_ready(entry: Entry) -> DicodeError:
-    problems = [str(p) for p in entry.problems]
-    detail = "; ".join(problems[:5]) or "it never loaded"
-    return DicodeError(
-        Code.TASK_NOT_READY,
-        f"task {entry.id} has no good version yet: {detail}",
-        hint="mend its task.yaml; it is taken up as soon as it is saved",
-        data={"problems": problems},
-        retry=Retry.AFTER,
-    )
-
-
-def _reason_for(error: DicodeError) -> str:
-    if error.code is Code.INVALID_PARAMS:
-        return Reason.INVALID_PARAMS
-    if error.code in (Code.TASK_NOT_FOUND, Code.TASK_NOT_READY):
-        return Reason.TASK_GONE
-    return error.code.value
-
-
-def _check_size(payload: Payload) -> None:
-    try:
-        size = len(json.dumps([payload.input, payload.params], allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        raise DicodeError(
-            Code.INVALID_ARGUMENT,
-            "the input or a parameter is not JSON (NaN, infinity, or an object of Python)",
-            hint="send plain JSON values",
-        ) from None
-    if size > MAX_INPUT_BYTES:
-        raise DicodeError(
-            Code.TOO_LARGE,
-            f"the input is {size} bytes as JSON; at most {MAX_INPUT_BYTES} are taken",
-            hint="pass a reference (a path or URL) instead of the data",
-        )

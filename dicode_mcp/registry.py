@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import Condition, ConditionType, carry_since, find
+from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus, SourceChanged, TasksChanged
 from dicode_mcp.protocols import Revision
 from dicode_mcp.spec.model import Task
@@ -160,6 +161,17 @@ class Registry:
         close = get_close_matches(wanted, by_name, n=5, cutoff=0.5)
         close += [name for name in sorted(by_name) if wanted and wanted in name]
         return list(dict.fromkeys(i for name in close for i in by_name[name]))[:5]
+
+    def unknown_task(self, ref: str) -> DicodeError:
+        """Give the error for a task that is not there, with the nearest names."""
+        near = self.suggest(ref)
+        closest = f" Closest: {', '.join(near)}." if near else ""
+        return DicodeError(
+            Code.TASK_NOT_FOUND,
+            f"task '{ref[:128]}' not found.{closest}",
+            hint="call list_tasks to see the tasks there are",
+            data={"closest": near} if near else None,
+        )
 
     def claims(self, source: str) -> Mapping[str, Entry]:
         """Give what the reconciler last put for a source, by id."""

@@ -207,6 +207,8 @@ class Runner:
         finally:
             self._queue.on_stop(run_id, None)
         await self._queue.finish(claim.run, outcome)
+        # Nobody waits for this; what a crash leaves of it the next start removes.
+        await asyncio.to_thread(shutil.rmtree, self._scratch / run_id, ignore_errors=True)
 
     async def _logged(self, claim: Claim, live: _Live) -> Outcome:
         """Carry the run out while its log is stored; a fault of ours is an outcome too."""
@@ -236,8 +238,6 @@ class Runner:
             return self._not_started(
                 DicodeError(Code.INTERNAL, f"the process could not be started: {error.strerror}")
             )
-        finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         self._note_losses(exit, run_log)
         runtime = self._runtimes[claim.task.spec.runtime]
         return decide(

@@ -38,6 +38,7 @@ SECTIONS: Mapping[str, Section] = {
     "run-triggers": codes.triggers,
     "in-force": status.in_force,
     "manifest-gaps": status.manifest_gaps,
+    "deno-gaps": status.deno_gaps,
     "config-gaps": status.config_gaps,
     "sdk-gaps": status.sdk_gaps,
 }

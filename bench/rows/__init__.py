@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bench.row import Row
-from bench.rows import calls, command, idle, logs, reload, runs, start, table
+from bench.rows import calls, command, deno, idle, logs, reload, runs, start, table
 
 ALL: tuple[Row, ...] = (
     reload.ROW,
     runs.ROW,
     runs.THROUGHPUT,
+    deno.ROW,
     calls.ROW,
     start.ROW,
     idle.ROW,

@@ -115,7 +115,7 @@ class Inside:
     def _entry(self, task: Task, target: str) -> Entry:
         entry = self._registry.resolve(target, near=task.id)
         if entry is None:
-            raise self._queue.unknown_task(target)
+            raise self._registry.unknown_task(target)
         return entry
 
     def _request(

@@ -49,7 +49,7 @@ class RunsService:
         async with self._audit.action(principal, "run_task", task_id):
             entry = self._registry.resolve(task_id)
             if entry is None or not principal.sees(entry.id):
-                raise self._queue.unknown_task(task_id)
+                raise self._registry.unknown_task(task_id)
             principal.require("run", entry.id)
             run = await self._queue.submit(
                 RunRequest(
@@ -74,7 +74,9 @@ class RunsService:
 
         ``on_progress`` gets what the task tells of its progress meanwhile.
         """
-        await self._run(principal, run_id)
+        if principal.task_globs is not None:
+            await self._run(principal, run_id)
+        principal.require("read")
         if on_progress is None or seconds <= 0:
             run = await self._queue.wait(run_id, seconds)
         else:
@@ -118,7 +120,7 @@ class RunsService:
             entry = self._registry.resolve(task)
             task_id = entry.id if entry else task
             if not principal.sees(task_id):
-                raise self._queue.unknown_task(task)
+                raise self._registry.unknown_task(task)
         query = RunQuery(
             task_id=task_id,
             statuses=frozenset({RunStatus(status)}) if status else None,
@@ -128,7 +130,7 @@ class RunsService:
         )
         page = await self._store.list_runs(query)
         if task is not None and not page.items and self._registry.get(task_id or "") is None:
-            raise self._queue.unknown_task(task)
+            raise self._registry.unknown_task(task)
         result: dict[str, Any] = {
             "runs": [run_line(run) for run in page.items if principal.sees(run.task_id)]
         }

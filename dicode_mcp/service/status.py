@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dicode_mcp.clock import Clock, iso
-from dicode_mcp.events import EventBus
+from dicode_mcp.events import EventBus, RunChanged, TasksChanged
 from dicode_mcp.protocols import Health, Store
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import RunStatus
@@ -74,6 +74,7 @@ class StatusService:
         self._bus = bus
         self._clock = clock
         self._counted: tuple[tuple[int, int], Mapping[RunStatus, int]] | None = None
+        self._tasks: tuple[int, dict[str, int]] | None = None
 
     async def get(self, principal: Principal) -> dict[str, Any]:
         """Show version, load, tasks by state, runs of the last day, and what is enforced."""
@@ -110,19 +111,25 @@ class StatusService:
 
     async def _counts(self, now: int) -> Mapping[RunStatus, int]:
         """Count the last day's runs; again only when something happened or a minute went by."""
-        moment = (self._bus.published, now // _MINUTE_MS)
+        moment = (self._bus.published[RunChanged], now // _MINUTE_MS)
         if self._counted is None or self._counted[0] != moment:
             self._counted = (moment, await self._store.count_runs(since_ms=now - _DAY_MS))
         return self._counted[1]
 
     def _task_counts(self) -> dict[str, int]:
-        entries = self._registry.entries()
-        return {
-            "total": len(entries),
-            "ready": sum(1 for e in entries if is_ready(e)),
-            "broken": sum(1 for e in entries if not is_ready(e)),
-            "paused": sum(1 for e in entries if is_paused(e)),
-        }
+        """Count the tasks by state; again only when one of them changed."""
+        moment = self._bus.published[TasksChanged]
+        if self._tasks is None or self._tasks[0] != moment:
+            entries = self._registry.entries()
+            ready = sum(1 for entry in entries if is_ready(entry))
+            counts = {
+                "total": len(entries),
+                "ready": ready,
+                "broken": len(entries) - ready,
+                "paused": sum(1 for entry in entries if is_paused(entry)),
+            }
+            self._tasks = (moment, counts)
+        return dict(self._tasks[1])
 
 
 def _message(health: Health) -> dict[str, str]:

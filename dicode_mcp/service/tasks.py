@@ -181,7 +181,7 @@ class TasksService:
     def _entry(self, principal: Principal, task_id: str) -> Entry:
         entry = self._registry.resolve(task_id)
         if entry is None or not principal.sees(entry.id):
-            raise self._queue.unknown_task(task_id)
+            raise self._registry.unknown_task(task_id)
         return entry
 
     def _view(self, entry: Entry, last: Mapping[str, Any]) -> dict[str, Any]:

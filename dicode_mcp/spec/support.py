@@ -84,7 +84,7 @@ def fields_not_in_force(spec: TaskSpec) -> list[tuple[str, str]]:
     if spec.trigger.kind not in TRIGGERS_IN_FORCE:
         kind = spec.trigger.kind
         found.append((f"trigger.{kind}", "this build starts no run by it; run_task works"))
-    other = DENO_TABLE if spec.runtime == "deno" else {}
+    other: Mapping[str, str | None] = DENO_TABLE if spec.runtime == "deno" else {}
     for field, declared, sentence in TABLE:
         told = other.get(field, sentence)
         if told is not None and declared(spec):

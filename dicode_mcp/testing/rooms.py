@@ -13,10 +13,10 @@ from dicode_mcp.dispatch import LocalDispatcher
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus
 from dicode_mcp.protocols import RunQuery, Store
-from dicode_mcp.queue import Claim, Queue, QueueDefaults
+from dicode_mcp.queue import Claim, Queue
 from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.runs.model import Outcome, Reason, Run, RunError, RunStatus
-from dicode_mcp.spec.model import Task, TaskSpec
+from dicode_mcp.spec.model import FailureChain, Task, TaskSpec
 from dicode_mcp.testing.clock import FakeClock
 from dicode_mcp.testing.store import MemoryStore
 
@@ -39,7 +39,7 @@ class Rooms:
         clock: FakeClock | None = None,
         *,
         slots: int = 1_000_000,
-        defaults: QueueDefaults | None = None,
+        on_failure_chain: FailureChain | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.store: Store = store or MemoryStore()
@@ -55,7 +55,7 @@ class Rooms:
             self.dispatcher,
             self.bus,
             self.clock,
-            defaults,
+            on_failure_chain,
         )
         self.dispatcher.open()
 

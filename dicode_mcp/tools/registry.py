@@ -5,13 +5,11 @@ It knows schemas, principals and results; what a tool does is in its handler.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import mcp_types as t
 from mcp import MCPError
@@ -20,12 +18,16 @@ from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
+from dicode_mcp.tools import jobs
+from dicode_mcp.tools.client import Client, NoClient
+from dicode_mcp.tools.jobs import Job
+from dicode_mcp.tools.paging import PAGE_SIZE, cut
+from dicode_mcp.tools.questions import InputNeeded
 from dicode_mcp.tools.validation import ArgumentCheck, clip, nearest
 
 log = logging.getLogger(__name__)
 
 TOOLSETS = ("tasks", "runs", "sources", "status")
-PAGE_SIZE = 100
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 """Tells the caller how far a call is: done, total, message. Does nothing if nobody asked."""
@@ -33,38 +35,57 @@ Report = Callable[[float, float | None, str | None], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler may use: the services, who asks, a way to tell progress, time."""
+    """What a handler may use: services, who asks, progress, time, and what its client can do."""
 
     services: Services
     principal: Principal
     report: Report
     clock: Clock
+    client: Client = field(default_factory=NoClient)
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether the client takes a job in place of a result."""
+        return self.client.extension(jobs.EXTENSION)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A tool's result: a JSON-able object, and links to what was left out of it."""
+    """A tool's result: a JSON-able object, and content beside it (links to what was left out)."""
 
     value: dict[str, Any]
-    links: tuple[t.ResourceLink, ...] = ()
+    links: tuple[t.ContentBlock, ...] = ()
 
 
-Handler = Callable[[Call, dict[str, Any]], Awaitable[Answer]]
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A tool's result that is content alone, for a tool without output schema."""
+
+    blocks: tuple[t.ContentBlock, ...]
+
+
+Result = Answer | Content | Job
+Handler = Callable[[Call, dict[str, Any]], Awaitable[Result]]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolDef:
-    """A tool: how it is shown, who may use it (``verb``), and what it does."""
+    """A tool: how it is shown, who may use it (``verb``), and what it does.
+
+    A handler may give a ``Job`` only to a caller that takes jobs; ``jobs="required"`` says that it
+    has no other answer.
+    """
 
     name: str
     title: str
     description: str
     input_schema: Mapping[str, Any]
-    output_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any] | None
     annotations: t.ToolAnnotations
     toolset: str
     verb: str
     handler: Handler = field(repr=False)
+    jobs: Literal["optional", "required"] = "optional"
 
     def shown(self) -> t.Tool:
         """Give the tool as clients see it."""
@@ -73,7 +94,7 @@ class ToolDef:
             title=self.title,
             description=self.description,
             input_schema=dict(self.input_schema),
-            output_schema=dict(self.output_schema),
+            output_schema=None if self.output_schema is None else dict(self.output_schema),
             annotations=self.annotations,
         )
 
@@ -100,27 +121,34 @@ class ToolRegistry:
 
     def page(self, principal: Principal, cursor: str | None) -> tuple[list[t.Tool], str | None]:
         """Give one page of the tools the caller may use, and the cursor of the next."""
-        after = "" if cursor is None else _read_cursor(cursor)
         seen = [
-            n for n, tool in self._tools.items() if n > after and _hidden(tool, principal) is None
+            name
+            for name, tool in self._tools.items()
+            if hidden(name, tool.toolset, tool.verb, principal) is None
         ]
-        page = seen[: self._page_size]
-        more = _write_cursor(page[-1]) if len(seen) > len(page) else None
+        page, more = cut(seen, cursor, self._page_size)
         return [self._shown[name] for name in page], more
 
-    async def call(self, name: str, arguments: Mapping[str, Any], call: Call) -> t.CallToolResult:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], call: Call
+    ) -> t.CallToolResult | Job:
         """Check and run one call; whatever the model can mend is an ``isError`` result.
 
-        Raises ``MCPError`` (-32602) for a tool that does not exist.
+        Raises ``MCPError`` (-32602) for a tool that does not exist, (-32021) for what the client
+        would have to declare, and ``InputNeeded``.
         """
         tool = self._tools.get(name)
         if tool is None:
             raise self._unknown(name)
+        if tool.jobs == "required" and not call.takes_jobs:
+            raise jobs.required()
         try:
-            hidden = _hidden(tool, call.principal)
-            if hidden is not None:
-                raise hidden
-            answer = await tool.handler(call, self._checks[name](arguments))
+            refused = hidden(name, tool.toolset, tool.verb, call.principal)
+            if refused is not None:
+                raise refused
+            result = await tool.handler(call, self._checks[name](arguments))
+        except (MCPError, InputNeeded):
+            raise
         except DicodeError as error:
             return failed(error)
         except Exception:
@@ -132,7 +160,7 @@ class ToolRegistry:
                     hint="the server's log has the details; get_status shows the server's state",
                 )
             )
-        return succeeded(answer)
+        return result if isinstance(result, Job) else succeeded(result)
 
     def _unknown(self, name: str) -> MCPError:
         close = nearest(name, self._tools)
@@ -140,8 +168,10 @@ class ToolRegistry:
         return MCPError(t.INVALID_PARAMS, f"Unknown tool: {clip(name)}{guess}. Call tools/list.")
 
 
-def succeeded(answer: Answer) -> t.CallToolResult:
+def succeeded(answer: Answer | Content) -> t.CallToolResult:
     """Give an answer as a result: compact JSON text equal to the structured content, then links."""
+    if isinstance(answer, Content):
+        return t.CallToolResult(content=list(answer.blocks))
     value, text = encode(answer.value)
     return t.CallToolResult(
         content=[t.TextContent(type="text", text=text), *answer.links], structured_content=value
@@ -168,27 +198,16 @@ def encode(value: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return value, text
 
 
-def _hidden(tool: ToolDef, principal: Principal) -> DicodeError | None:
-    """Say why the caller may not use a tool, or None when it may."""
-    if principal.toolsets is not None and tool.toolset not in principal.toolsets:
+def hidden(name: str, toolset: str, verb: str, principal: Principal) -> DicodeError | None:
+    """Say why the caller may not use a tool or prompt, or None when it may."""
+    if principal.toolsets is not None and toolset not in principal.toolsets:
         return DicodeError(
             Code.FORBIDDEN,
-            f"{tool.name} belongs to the toolset '{tool.toolset}', which this connection left out",
-            hint=f"connect with --toolsets that include {tool.toolset}",
+            f"{name} belongs to the toolset '{toolset}', which this connection left out",
+            hint=f"connect with --toolsets that include {toolset}",
         )
     try:
-        principal.require(tool.verb)
+        principal.require(verb)
     except DicodeError as error:
         return error
     return None
-
-
-def _write_cursor(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> str:
-    try:
-        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise MCPError(t.INVALID_PARAMS, "Unknown cursor. Call the list without one.") from None

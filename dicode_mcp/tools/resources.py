@@ -5,7 +5,7 @@ The same use cases as the tools, without their size limits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import mcp_types as t
 from mcp import MCPError
@@ -28,8 +28,28 @@ TEMPLATES = (
 )
 
 
+class ResourceBook(Protocol):
+    """What can be listed and read by address."""
+
+    async def list(
+        self, principal: Principal, cursor: str | None
+    ) -> tuple[list[t.Resource], str | None]:
+        """Give a page, and the cursor of the next."""
+        ...
+
+    def templates(self, principal: Principal) -> list[t.ResourceTemplate]:
+        """Give the forms of addresses."""
+        ...
+
+    async def read(
+        self, principal: Principal, uri: str
+    ) -> t.TextResourceContents | t.BlobResourceContents:
+        """Read a resource; what is not there is ``MCPError`` (-32602) with the URI."""
+        ...
+
+
 class Resources:
-    """Lists and reads resources for a principal."""
+    """The resources of this server."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -66,11 +86,11 @@ class Resources:
         """Read a resource; what is not there (or not the caller's) is -32602 with the URI."""
         address = parse_address(uri)
         if address is None or not _open(principal, TOOLSET[address.kind]):
-            raise _missing(uri, "no such resource; resources/templates/list has the forms")
+            raise missing(uri, "no such resource; resources/templates/list has the forms")
         try:
             value = await self._value(principal, address)
         except DicodeError as error:
-            raise _missing(uri, f"{error.message}. {error.hint or ''}".strip()) from None
+            raise missing(uri, f"{error.message}. {error.hint or ''}".strip()) from None
         return t.TextResourceContents(uri=uri, mime_type=_JSON, text=encode(value)[1])
 
     async def _value(self, principal: Principal, address: Address) -> dict[str, Any]:
@@ -107,5 +127,6 @@ def _resource(address: Address, name: str, description: str | None) -> t.Resourc
     )
 
 
-def _missing(uri: str, message: str) -> MCPError:
+def missing(uri: str, message: str) -> MCPError:
+    """Give the protocol's error for a resource that is not there."""
     return MCPError(t.INVALID_PARAMS, f"Resource not found: {message}", {"uri": uri[:1024]})

@@ -45,6 +45,14 @@ def manifest_gaps() -> str:
     return table(["Key of task.yaml", "Today"], rows)
 
 
+def deno_gaps() -> str:
+    """List the fields that are in force for Deno tasks at least in part."""
+    rows = [
+        [code(field), sentence(text or "In force")] for field, text in support.DENO_TABLE.items()
+    ]
+    return table(["Key of task.yaml", "Deno tasks today"], rows)
+
+
 def config_gaps() -> str:
     """List the keys of ``dicode.yaml`` without effect."""
     rows = [text.partition(": ")[::2] for text, _ in config_support.TABLE]

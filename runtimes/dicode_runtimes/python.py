@@ -42,6 +42,7 @@ class PythonRuntime:
         self._interpreter = interpreter
         self._path = path
         self._timezone = timezone
+        self._healthy = False
 
     @property
     def name(self) -> str:
@@ -55,6 +56,13 @@ class PythonRuntime:
 
     def health(self) -> Health:
         """Tell whether the interpreter can be started, directly and not through a shim."""
+        if not self._healthy:
+            health = self._look()
+            self._healthy = health.ok
+            return health
+        return Health(True)
+
+    def _look(self) -> Health:
         path = Path(self._interpreter)
         if not path.is_absolute() or not os.access(path, os.X_OK):
             return Health(False, f"the interpreter {path} is not there or not executable")

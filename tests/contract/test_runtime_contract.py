@@ -406,8 +406,15 @@ ALL_VARIABLES = {
         }));
         """,
 }
-OF_DENO = {"DENO_DIR", "DENO_NO_UPDATE_CHECK", "DENO_NO_PACKAGE_JSON", "DENO_TLS_CA_STORE"}
-OF_DENO |= {"DENO_CERT", "NO_COLOR", "NPM_CONFIG_REGISTRY"}
+OF_DENO = {
+    "DENO_CERT",
+    "DENO_DIR",
+    "DENO_NO_PACKAGE_JSON",
+    "DENO_NO_UPDATE_CHECK",
+    "DENO_TLS_CA_STORE",
+    "NO_COLOR",
+    "NPM_CONFIG_REGISTRY",
+}
 
 
 async def test_the_environment_is_made_from_nothing(

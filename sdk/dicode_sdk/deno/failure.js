@@ -98,14 +98,14 @@ function shorten(text) {
     text.slice(-half);
 }
 
-const QUOTED = /^Requires (\w+) access to (?:"(.+?)"|<(\w+)>)/;
+const REFUSED = /^Requires (\w+) access(?: to (?:"(.+?)"|<(\w+)>))?/;
 
 function hintFor(thrown) {
   if (thrown instanceof DicodeError) return thrown.hint ?? null;
   if (!(thrown instanceof Error)) return null;
-  const refused = QUOTED.exec(thrown.message);
+  const refused = REFUSED.exec(thrown.message);
   if (refused && (thrown instanceof Deno.errors.NotCapable || thrown instanceof TypeError)) {
-    return grant(refused[1], refused[2] ?? "");
+    return grant(refused[1], refused[2]);
   }
   const bare = /^Import "([^"]+)" not a dependency/.exec(thrown.message);
   if (bare) return `write the import as "npm:${bare[1]}", or "jsr:${bare[1]}"`;
@@ -115,8 +115,11 @@ function hintFor(thrown) {
   return null;
 }
 
+const FIELDS = { read: "fs", write: "fs" };
+
 /** Give the line of task.yaml that grants what Deno refused. */
 function grant(kind, what) {
+  if (what === undefined) return `list each one by name in task.yaml: permissions.${FIELDS[kind] ?? kind}`;
   // As JSON: a name with quotes or line ends must not make up lines of its own.
   const name = JSON.stringify(what);
   switch (kind) {

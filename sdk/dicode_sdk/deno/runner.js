@@ -21,7 +21,11 @@ let ending = false;
 
 /** Tell the server and end the process. The first call decides. */
 async function end(value, error) {
-  if (ending) return;
+  if (ending) {
+    // Too late to change the end, but not to be seen.
+    if (error?.traceback) complain(error.traceback);
+    return;
+  }
   ending = true;
   if (error === null) await channel.idle();
   else if (error.traceback) complain(error.traceback);

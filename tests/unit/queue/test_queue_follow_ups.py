@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dicode_mcp.protocols import RunQuery
-from dicode_mcp.queue import QueueDefaults
 from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH
 from dicode_mcp.runs.model import Reason, Run, RunRequest, RunStatus, Trigger
 from dicode_mcp.spec.model import FailureChain, Task
@@ -21,9 +20,9 @@ def follows(task_id: str, *sources: str, on: str = "success", **spec: Any) -> Ta
 
 @asynccontextmanager
 async def house(
-    *tasks: Task, ends: dict[str, End] | None = None, defaults: QueueDefaults | None = None
+    *tasks: Task, ends: dict[str, End] | None = None, default: FailureChain | None = None
 ) -> AsyncGenerator[Rooms]:
-    rooms = Rooms(defaults=defaults)
+    rooms = Rooms(on_failure_chain=default)
     rooms.put(*tasks)
     runner = InstantRunner(rooms, ends)
     async with running(runner.run()):
@@ -139,7 +138,7 @@ async def test_a_failure_chain_gets_the_failed_run_and_its_own_params() -> None:
 
 
 async def test_the_default_failure_chain_is_for_tasks_that_say_nothing() -> None:
-    defaults = QueueDefaults(on_failure_chain=FailureChain(task="alert"))
+    default = FailureChain(task="alert")
     tasks = (
         make_task("silent"),
         make_task("off", on_failure_chain=""),
@@ -148,7 +147,7 @@ async def test_the_default_failure_chain_is_for_tasks_that_say_nothing() -> None
         make_task("mine"),
     )
     ends: dict[str, End] = {"silent": FAILURE, "off": FAILURE, "own": FAILURE}
-    async with house(*tasks, ends=ends, defaults=defaults) as rooms:
+    async with house(*tasks, ends=ends, default=default) as rooms:
         for task_id in ("silent", "off", "own"):
             await start(rooms, task_id)
         assert [run.actor for run in await rooms.runs("alert")] == ["failure-chain:silent"]
@@ -156,9 +155,9 @@ async def test_the_default_failure_chain_is_for_tasks_that_say_nothing() -> None
 
 
 async def test_a_failure_chain_that_fails_starts_nothing_more() -> None:
-    defaults = QueueDefaults(on_failure_chain=FailureChain(task="alert"))
+    default = FailureChain(task="alert")
     tasks = (make_task("a"), make_task("alert", on_failure_chain="pager"), make_task("pager"))
-    async with house(*tasks, ends={"a": FAILURE, "alert": FAILURE}, defaults=defaults) as rooms:
+    async with house(*tasks, ends={"a": FAILURE, "alert": FAILURE}, default=default) as rooms:
         await start(rooms, "a")
         assert len(await rooms.runs("alert")) == 1
         assert not await rooms.runs("pager")

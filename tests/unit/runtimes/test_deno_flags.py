@@ -16,7 +16,7 @@ PLACES = Places(Path("/t/x"), Path("/s/r"), Path("/s/r/k"), Path("/c"))
 
 def made(permissions: Permissions, imports: Imports | None = None) -> dict[str, str]:
     given = flags(permissions, PLACES, imports or Imports(), None)
-    return dict(flag.partition("=")[::2] for flag in given)
+    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in given}
 
 
 def listed(value: str) -> set[str]:
