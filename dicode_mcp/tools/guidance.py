@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import mcp_types as t
 
+from dicode_mcp.errors import DicodeError
 from dicode_mcp.tools.addresses import Address
 from dicode_mcp.tools.completions import failed_run_ids, task_ids
 from dicode_mcp.tools.prompts import Argument, PromptDef, user_text
@@ -46,8 +48,8 @@ def main(params, env, log):
     return {{"city": params.get("city")}}
 
 main may take any of params, env, kv, input, request, output, log, dicode, mcp; what it returns is \
-the run's return value, as JSON. A deno script exports `default async function main({{ params, env, \
-log }})`.
+the run's return value, as JSON. A deno script has \
+`export default async function main({{ params, env, log }})`.
 
 Order of work:
 1. list_tasks: is there one already, or one whose form you can follow? get_task shows it whole.
@@ -97,9 +99,10 @@ async def debug_a_failed_run(call: Call, args: Mapping[str, str]) -> list[t.Prom
         user_text(_DEBUG.format(run_id=run["run_id"]) + "\n" + _DATA),
         _document(Address("run", run["run_id"]), fit_run(run).value),
     ]
-    if run["task"] in await task_ids(call, run["task"]):
+    # The task may be gone, while its runs stay.
+    with suppress(DicodeError):
         task = await call.services.tasks.get(call.principal, run["task"])
-        messages.append(_document(Address("task", run["task"]), task))
+        messages.append(_document(Address("task", task["id"]), task))
     return messages
 
 

@@ -22,6 +22,7 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
     ListenHandler,
+    PromptsListChanged,
     ResourcesListChanged,
     ResourceUpdated,
     ToolsListChanged,
@@ -43,6 +44,7 @@ class Change:
     """What changed since clients were last told. ``uris`` are canonical; ``all`` means any."""
 
     tools: bool = False
+    prompts: bool = False
     resources: bool = False
     uris: frozenset[str] = frozenset()
     all: bool = False
@@ -51,6 +53,7 @@ class Change:
         """Join two changes."""
         return Change(
             self.tools or other.tools,
+            self.prompts or other.prompts,
             self.resources or other.resources,
             self.uris | other.uris,
             self.all or other.all,
@@ -58,7 +61,7 @@ class Change:
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
-        return self.tools or self.resources or self.all or bool(self.uris)
+        return bool(self.tools or self.prompts or self.resources or self.all or self.uris)
 
     def touches(self, uri: str) -> bool:
         """Tell whether the resource a client named has changed."""
@@ -119,6 +122,10 @@ class Hub:
     def tools_changed(self) -> None:
         """Say that the set of tools is another."""
         self._note(Change(tools=True))
+
+    def prompts_changed(self) -> None:
+        """Say that the set of prompts is another."""
+        self._note(Change(prompts=True))
 
     def close(self) -> None:
         """End the modern era's listen streams in order; call it when the server stops."""
@@ -193,6 +200,8 @@ class Hub:
     async def _publish(self, change: Change) -> None:
         if change.tools:
             await self._bus.publish(ToolsListChanged())
+        if change.prompts:
+            await self._bus.publish(PromptsListChanged())
         if change.resources:
             await self._bus.publish(ResourcesListChanged())
         for uri in list(self._wanted):
@@ -240,6 +249,8 @@ class _Client:
     async def _send_change(self, change: Change) -> None:
         if change.tools:
             await self._connection.send_tool_list_changed()
+        if change.prompts:
+            await self._connection.send_prompt_list_changed()
         if change.resources:
             await self._connection.send_resource_list_changed()
         for uri in sorted(change.uris):

@@ -8,20 +8,27 @@ import mcp_types as t
 
 from dicode_mcp.clock import parse_iso
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.tools import schemas as s
+from dicode_mcp.tools.jobs import Job
 from dicode_mcp.tools.progress import Teller
 from dicode_mcp.tools.registry import Answer, Call, ToolDef
+from dicode_mcp.tools.run_jobs import job_of
 from dicode_mcp.tools.sizes import LARGE, SMALL, fit_lines, fit_page, fit_run
 
 DEFAULT_LIMIT = 50
 DEFAULT_LINES = 200
 DEFAULT_WAIT_S = 30
 MAX_WAIT_S = 55
-_ENDED = frozenset({"success", "failure", "timeout", "cancelled", "skipped", "lost"})
+JOB_WAIT_S = 0.5
+"""A run that ends so soon is answered at once also to a client that takes jobs."""
 
 
-async def run_task(call: Call, args: dict[str, Any]) -> Answer:
-    """Start a run and wait for it a while; losing the caller never ends the run."""
+async def run_task(call: Call, args: dict[str, Any]) -> Answer | Job:
+    """Start a run and wait for it a while; losing the caller never ends the run.
+
+    A client that takes jobs waits less: it asks about the job, whose id is the run's.
+    """
     run = await call.services.runs.start(
         call.principal,
         args["id"],
@@ -29,13 +36,17 @@ async def run_task(call: Call, args: dict[str, Any]) -> Answer:
         input=args.get("input"),
         idempotency_key=args.get("idempotency_key"),
     )
-    return await _waited(call, run, args.get("wait_seconds", DEFAULT_WAIT_S))
+    seconds = args.get("wait_seconds", DEFAULT_WAIT_S)
+    if not call.takes_jobs:
+        return fit_run(await _waited(call, run, seconds))
+    run = await _waited(call, run, min(seconds, JOB_WAIT_S))
+    return fit_run(run) if RunStatus(run["status"]).ended else job_of(run)
 
 
 async def get_run(call: Call, args: dict[str, Any]) -> Answer:
     """Show one run, after waiting for its end if asked."""
     run = await call.services.runs.get(call.principal, args["run_id"])
-    return await _waited(call, run, args.get("wait_seconds", 0))
+    return fit_run(await _waited(call, run, args.get("wait_seconds", 0)))
 
 
 async def get_runs(call: Call, args: dict[str, Any]) -> Answer:
@@ -82,14 +93,14 @@ async def cancel_run(call: Call, args: dict[str, Any]) -> Answer:
     return fit_run(await call.services.runs.cancel(call.principal, args["run_id"]))
 
 
-async def _waited(call: Call, run: dict[str, Any], seconds: float) -> Answer:
-    if seconds > 0 and run["status"] not in _ENDED:
+async def _waited(call: Call, run: dict[str, Any], seconds: float) -> dict[str, Any]:
+    if seconds > 0 and not RunStatus(run["status"]).ended:
         teller = Teller(call.report, call.clock)
         async with teller.beating():
             run = await call.services.runs.wait(
                 call.principal, run["run_id"], seconds, teller.on_progress
             )
-    return fit_run(run)
+    return run
 
 
 def _epoch_ms(name: str, text: str) -> int:

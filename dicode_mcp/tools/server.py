@@ -1,4 +1,4 @@
-"""The MCP server object: the SDK's low-level server with our tools, resources and notifications.
+"""The MCP server object: the SDK's low-level server with our tools, prompts and resources.
 
 One object serves every transport and both protocol eras. Who calls is decided per connection or
 request (see ``caller``), never here.
@@ -6,23 +6,34 @@ request (see ``caller``), never here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import mcp_types as t
 from mcp.server import CacheHint, Server
+from mcp.server.context import HandlerResult
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 
 from dicode_mcp.clock import Clock, SystemClock
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools import runs, sources, status, tasks
 from dicode_mcp.tools.caller import Context, principal_of
+from dicode_mcp.tools.client import RequestClient, set_level
+from dicode_mcp.tools.completions import TEMPLATE_VARIABLES, Completions
+from dicode_mcp.tools.guidance import PROMPTS
 from dicode_mcp.tools.hub import Hub
+from dicode_mcp.tools.jobs import Job, JobMethods, Jobs, created
+from dicode_mcp.tools.prompts import PromptBook
+from dicode_mcp.tools.questions import InputNeeded
 from dicode_mcp.tools.registry import Call, ToolRegistry
-from dicode_mcp.tools.resources import Resources
+from dicode_mcp.tools.resources import ResourceBook, Resources
+from dicode_mcp.tools.run_jobs import RunJobs
 
 NAME = "dicode"
 LIST_TTL_MS = 60_000
@@ -64,10 +75,33 @@ class McpServer(Server[Any]):
     ) -> InitializationOptions:
         """Give the answer to ``initialize``: list changes are notified unless told otherwise."""
         return super().create_initialization_options(
-            notification_options or NotificationOptions(resources_changed=True, tools_changed=True),
+            notification_options or NotificationOptions(True, True, True),
             experimental_capabilities,
             extensions,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server has to offer."""
+
+    tools: ToolRegistry
+    prompts: PromptBook
+    resources: ResourceBook
+    completions: Completions
+    jobs: Jobs
+
+
+def own_offer(services: Services, tools: ToolRegistry | None = None) -> Offer:
+    """Give what this product offers; ``tools`` are all of them unless told otherwise."""
+    prompts = PromptBook(PROMPTS)
+    return Offer(
+        tools=tools or ToolRegistry(ALL_TOOLS),
+        prompts=prompts,
+        resources=Resources(services),
+        completions=Completions(prompts, TEMPLATE_VARIABLES),
+        jobs=RunJobs(services),
+    )
 
 
 def create_mcp_server(
@@ -75,7 +109,7 @@ def create_mcp_server(
     hub: Hub,
     *,
     version: str,
-    registry: ToolRegistry | None = None,
+    offer: Offer | None = None,
     principal: Principal | None = None,
     clock: Clock | None = None,
 ) -> McpServer:
@@ -84,9 +118,8 @@ def create_mcp_server(
     ``principal`` is who calls over a transport that says nothing of its caller (in-process use);
     None refuses such calls.
     """
-    handlers = _Handlers(
-        services, registry or ToolRegistry(ALL_TOOLS), clock or SystemClock(), principal
-    )
+    offer = offer or own_offer(services)
+    handlers = _Handlers(services, offer, clock or SystemClock(), principal)
     server = McpServer(
         NAME,
         version=version,
@@ -94,36 +127,49 @@ def create_mcp_server(
         instructions=INSTRUCTIONS,
         lifespan=handlers.lifespan,
         on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
+        on_list_prompts=handlers.list_prompts,
+        on_get_prompt=handlers.get_prompt,
+        on_completion=handlers.complete,
         on_list_resources=handlers.list_resources,
         on_list_resource_templates=handlers.list_templates,
         on_read_resource=handlers.read_resource,
         on_subscribe_resource=hub.subscribe,
         on_unsubscribe_resource=hub.unsubscribe,
         on_subscriptions_listen=hub.listen,
-        get_tool_input_schema=handlers.registry.input_schema,
+        get_tool_input_schema=offer.tools.input_schema,
         cache_hints={
             "tools/list": CacheHint(ttl_ms=LIST_TTL_MS),
+            "prompts/list": CacheHint(ttl_ms=LIST_TTL_MS),
             "resources/templates/list": CacheHint(ttl_ms=LIST_TTL_MS),
         },
     )
-    server.middleware.append(hub.track)
+    # Not by the constructor: a job is an answer it does not know, and the level one it warns of.
+    server.add_request_handler("tools/call", t.CallToolRequestParams, handlers.call_tool)
+    server.add_request_handler("logging/setLevel", t.SetLevelRequestParams, set_level)
+    JobMethods(offer.jobs).add_to(server)
+    server.middleware += [hub.track, _state_boundary()]
     return server
 
 
+def _state_boundary() -> RequestStateBoundary:
+    """Seal what travels with a call's questions: the client can neither read nor change it.
+
+    The key is this process's own, so a question does not outlive a restart; it is asked again.
+    """
+    security = RequestStateSecurity(
+        keys=[os.urandom(32)], bind_principal=lambda ctx: principal_of(ctx).actor
+    )
+    return RequestStateBoundary(security, default_audience=NAME)
+
+
 class _Handlers:
-    """The protocol's methods, in terms of the registry and the resources."""
+    """The protocol's methods, in terms of what is offered."""
 
     def __init__(
-        self,
-        services: Services,
-        registry: ToolRegistry,
-        clock: Clock,
-        principal: Principal | None,
+        self, services: Services, offer: Offer, clock: Clock, principal: Principal | None
     ) -> None:
-        self.registry = registry
         self._services = services
-        self._resources = Resources(services)
+        self._offer = offer
         self._clock = clock
         self._principal = principal
 
@@ -134,28 +180,62 @@ class _Handlers:
     async def list_tools(
         self, ctx: Context, params: t.PaginatedRequestParams | None
     ) -> t.ListToolsResult:
-        tools, more = self.registry.page(principal_of(ctx), params.cursor if params else None)
+        tools, more = self._offer.tools.page(principal_of(ctx), _cursor(params))
         return t.ListToolsResult(tools=tools, next_cursor=more)
 
-    async def call_tool(self, ctx: Context, params: t.CallToolRequestParams) -> t.CallToolResult:
-        call = Call(self._services, principal_of(ctx), ctx.session.report_progress, self._clock)
-        return await self.registry.call(params.name, params.arguments or {}, call)
+    async def call_tool(self, ctx: Context, params: t.CallToolRequestParams) -> HandlerResult:
+        call = self._call(ctx, params)
+        try:
+            result = await self._offer.tools.call(params.name, params.arguments or {}, call)
+        except InputNeeded as needed:
+            return needed.result
+        return created(result) if isinstance(result, Job) else result
+
+    async def list_prompts(
+        self, ctx: Context, params: t.PaginatedRequestParams | None
+    ) -> t.ListPromptsResult:
+        prompts, more = self._offer.prompts.page(principal_of(ctx), _cursor(params))
+        return t.ListPromptsResult(prompts=prompts, next_cursor=more)
+
+    async def get_prompt(
+        self, ctx: Context, params: t.GetPromptRequestParams
+    ) -> t.GetPromptResult | t.InputRequiredResult:
+        call = self._call(ctx, params)
+        try:
+            return await self._offer.prompts.get(params.name, params.arguments or {}, call)
+        except InputNeeded as needed:
+            return needed.result
+
+    async def complete(self, ctx: Context, params: t.CompleteRequestParams) -> t.CompleteResult:
+        return await self._offer.completions.complete(self._call(ctx), params)
 
     async def list_resources(
         self, ctx: Context, params: t.PaginatedRequestParams | None
     ) -> t.ListResourcesResult:
-        cursor = params.cursor if params else None
-        found, more = await self._resources.list(principal_of(ctx), cursor)
+        found, more = await self._offer.resources.list(principal_of(ctx), _cursor(params))
         return t.ListResourcesResult(resources=found, next_cursor=more)
 
     async def list_templates(
         self, ctx: Context, params: t.PaginatedRequestParams | None
     ) -> t.ListResourceTemplatesResult:
-        templates = self._resources.templates(principal_of(ctx))
+        templates = self._offer.resources.templates(principal_of(ctx))
         return t.ListResourceTemplatesResult(resource_templates=templates)
 
     async def read_resource(
         self, ctx: Context, params: t.ReadResourceRequestParams
     ) -> t.ReadResourceResult:
-        contents = await self._resources.read(principal_of(ctx), params.uri)
+        contents = await self._offer.resources.read(principal_of(ctx), params.uri)
         return t.ReadResourceResult(contents=[contents])
+
+    def _call(self, ctx: Context, params: t.InputResponseRequestParams | None = None) -> Call:
+        return Call(
+            self._services,
+            principal_of(ctx),
+            ctx.session.report_progress,
+            self._clock,
+            RequestClient(ctx, params or t.InputResponseRequestParams()),
+        )
+
+
+def _cursor(params: t.PaginatedRequestParams | None) -> str | None:
+    return params.cursor if params else None

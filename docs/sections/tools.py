@@ -61,6 +61,8 @@ def _tool(tool: ToolDef, shown: dict[str, str]) -> str:
         parts.append(table(["Argument", "Value", "Default", "Meaning"], rows))
     else:
         parts.append("No arguments.")
+    if tool.output_schema is None:
+        return "\n\n".join([*parts, "The shape of the result is not declared."])
     same = shown.setdefault(json.dumps(tool.output_schema, sort_keys=True), tool.name)
     if same != tool.name:
         parts.append(f"The result is that of [`{same}`](#{same}).")

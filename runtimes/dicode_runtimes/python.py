@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+import sysconfig
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import dicode_sdk
 from dicode_mcp.conditions import Condition, ConditionType
-from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, SandboxPolicy
+from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, RuntimeHost, SandboxPolicy
 from dicode_mcp.runs.model import RunError
 from dicode_mcp.spec.model import Task
 from dicode_runtimes.shared import (
@@ -27,6 +28,7 @@ from dicode_runtimes.shared import (
 
 _BLOCK = re.compile(rb"^# /// script[ \t]*\r?$", re.MULTILINE)
 _SDK = Path(dicode_sdk.__file__).resolve().parent
+_MAIN = str(_SDK / "_main.py")
 
 
 class PythonRuntime:
@@ -42,7 +44,13 @@ class PythonRuntime:
         self._interpreter = interpreter
         self._path = path
         self._timezone = timezone
+        self._packages = os.pathsep.join(package_folders())
         self._healthy = False
+
+    @classmethod
+    def for_server(cls, host: RuntimeHost) -> PythonRuntime:
+        """Make the runtime of a server: its tasks are in the server's time zone."""
+        return cls(timezone=host.environ.get("TZ"))
 
     @property
     def name(self) -> str:
@@ -102,7 +110,7 @@ class PythonRuntime:
         task = context.task
         script = require_script(task, "task.py")
         return Launch(
-            argv=(self._interpreter, "-I", str(_SDK / "_main.py"), str(script)),
+            argv=(self._interpreter, "-I", "-S", _MAIN, str(script), self._packages),
             env=task_environment(context, path=self._path, timezone=self._timezone),
             cwd=task.folder,
             policy=SandboxPolicy(
@@ -126,6 +134,17 @@ class PythonRuntime:
             early="something called os._exit() or replaced the process (os.exec*); "
             "return from main() instead",
         )
+
+
+def package_folders() -> list[str]:
+    """Give where this interpreter finds installed packages: its path without its own library."""
+    library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    own = {*library, *(os.path.join(folder, "lib-dynload") for folder in library)}
+    return [
+        folder
+        for folder in dict.fromkeys(sys.path)
+        if os.path.isdir(folder) and folder not in own and folder != os.getcwd()
+    ]
 
 
 def _interpreter_folders() -> tuple[Path, ...]:

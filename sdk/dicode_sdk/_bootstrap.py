@@ -5,6 +5,7 @@ In two stages, so that a fork server can do the first once: ``prepare`` imports,
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 
@@ -20,8 +21,15 @@ if TYPE_CHECKING:
 SDK_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def prepare() -> None:
-    """Do what does not depend on the run; the SDK's own files may be cached, the task's not."""
+def prepare(folders: str = "") -> None:
+    """Do what does not depend on the run; ``folders`` are those of installed packages.
+
+    The SDK's own files may be cached, the task's not.
+    """
+    sys.path.extend(folder for folder in folders.split(os.pathsep) if folder)
+    if not hasattr(builtins, "exit"):
+        # What Python's own start would have put there.
+        builtins.exit = builtins.quit = sys.exit
     # The task's folder is read-only to the task, and a cache there would look like an edit.
     sys.dont_write_bytecode = True
 

@@ -1,6 +1,8 @@
-"""The file a run starts with: ``python -I _main.py <script>``.
+"""The file a run starts with: ``python -I -S _main.py <script> <folders>``.
 
-It is compiled anew at each start, so it holds as little as can be; the rest is in ``_bootstrap``.
+``folders`` are where installed packages lie, joined by ``:``. Without ``-S`` Python would look for
+them itself at each start, which takes as long as all the rest. The file is compiled anew each time,
+so it holds as little as can be; the rest is in ``_bootstrap``.
 """
 
 if __name__ == "__main__":
@@ -12,5 +14,5 @@ if __name__ == "__main__":
 
     # What lies beside the SDK is the server's, not the task's.
     sys.path.remove(_root)
-    _bootstrap.prepare()
+    _bootstrap.prepare(sys.argv[2])
     _bootstrap.run(_bootstrap.inherited_fd(), sys.argv[1])

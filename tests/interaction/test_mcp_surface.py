@@ -16,7 +16,7 @@ from mcphouse import VERSION, House
 from dicode_mcp.service.principal import Principal, local_principal
 from dicode_mcp.tools.hub import Hub
 from dicode_mcp.tools.registry import TOOLSETS, ToolRegistry
-from dicode_mcp.tools.server import ALL_TOOLS, INSTRUCTIONS, create_mcp_server
+from dicode_mcp.tools.server import ALL_TOOLS, INSTRUCTIONS, create_mcp_server, own_offer
 
 SNAPSHOT = Path(__file__).parent / "data" / "tools.json"
 BUDGET = 28_000
@@ -92,7 +92,7 @@ async def test_the_tool_list_comes_in_pages_that_join_to_the_whole(
         house.services,
         hub,
         version=VERSION,
-        registry=ToolRegistry(ALL_TOOLS, page_size=5),
+        offer=own_offer(house.services, ToolRegistry(ALL_TOOLS, page_size=5)),
         principal=local_principal("mcp"),
     )
     names: list[str] = []

@@ -207,3 +207,21 @@ def test_the_interpreter_is_real_and_a_shim_is_refused(tmp_path: Path) -> None:
     shim.chmod(0o755)
     assert not PythonRuntime(interpreter=str(shim)).health().ok
     assert not PythonRuntime(interpreter=str(tmp_path / "none")).health().ok
+
+
+async def test_installed_packages_and_exit_are_there_as_in_any_script(house: House) -> None:
+    ended = await house.run(
+        """
+        import subprocess, sys
+        import yaml
+        result = yaml.safe_load("[1, 2]")
+        subprocess.run([sys.executable, "-I", "-c", "import yaml"], check=True)
+        exit()
+        """
+    )
+    assert ended.value == [1, 2]
+
+
+async def test_the_servers_own_folder_is_no_place_to_import_from(house: House) -> None:
+    ended = await house.run("import os, sys\nresult = os.getcwd() in sys.path[1:]\n")
+    assert ended.value is False
