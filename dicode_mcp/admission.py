@@ -151,11 +151,12 @@ class Admission:
 
 def _not_ready(entry: Entry) -> DicodeError:
     problems = [str(p) for p in entry.problems]
-    detail = "; ".join(problems[:5]) or "it never loaded"
+    ready = find(entry.conditions, ConditionType.READY)
+    detail = "; ".join(problems[:5]) or (ready.message if ready else "") or "it never loaded"
     return DicodeError(
         Code.TASK_NOT_READY,
         f"task {entry.id} has no good version yet: {detail}",
-        hint="mend its task.yaml; it is taken up as soon as it is saved",
+        hint="mend what is named; it is taken up as soon as it is saved",
         data={"problems": problems},
         retry=Retry.AFTER,
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from dicode_mcp import __version__
 from dicode_mcp.clock import Clock, SystemClock
-from dicode_mcp.config import Config, SourceConfig, load_config
+from dicode_mcp.config import Config, ServerConfig, SourceConfig, load_config
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor.linux import become_subreaper
 from dicode_mcp.executor.pump import OutputLimits
@@ -40,6 +40,16 @@ STOP_WAIT_S = 10.0
 """How long runs get to end once the drain is over and they were told to stop."""
 FIRST_PASS_WAIT_S = 20.0
 """How long the start waits for slow sources before clients are answered."""
+
+
+def _require_no_keys(server: ServerConfig) -> None:
+    if server.auth:
+        raise DicodeError(
+            Code.INVALID_CONFIG,
+            "server.auth wants a key of every caller, and this version has no keys yet",
+            hint="leave server.auth out (only your own processes on this machine are served),"
+            " or serve without HTTP (--no-http)",
+        )
 
 
 class Server:
@@ -126,6 +136,7 @@ class Server:
     ) -> None:
         server = self._config.server
         require_loopback(server.host)
+        _require_no_keys(server)
         app = create_app(
             mcp,
             WebSettings(

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 from dicode_mcp import __version__
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import Clock
-from dicode_mcp.conditions import Condition
-from dicode_mcp.config import Config
+from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.config import Config, SourceConfig
 from dicode_mcp.dispatch import LocalDispatcher
 from dicode_mcp.environment import Environment
 from dicode_mcp.events import EventBus
@@ -29,7 +29,7 @@ from dicode_mcp.preparer import Preparer
 from dicode_mcp.protocols import Runtime, RuntimeHost, Source, Store
 from dicode_mcp.queue import Queue
 from dicode_mcp.reconciler import Reconciler
-from dicode_mcp.registry import Registry
+from dicode_mcp.registry import Registry, SourceState
 from dicode_mcp.runner import Runner
 from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
@@ -95,6 +95,7 @@ class House:
             clock,
             not_in_force=not_in_force,
         )
+        self.show_unread(config.sources)
         self.audit = Audit(store, clock)
         inside = Inside(queue=self.queue, registry=self.registry, store=store, bus=bus, clock=clock)
         self.preparer = Preparer(
@@ -177,6 +178,15 @@ class House:
             ("runner", self.runner.run()),
             ("chains", self._chain_conditions.run()),
         ]
+
+    def show_unread(self, sources: Iterable[SourceConfig]) -> None:
+        """List the configured sources that this build does not read, as what they are."""
+        for source in sources:
+            if source.type == "git":
+                told = "git sources are not fetched by this build; use type: local"
+                synced = Condition(ConditionType.SYNCED, False, "NotBuilt", told)
+                state = SourceState(source.label, "git", source.url or "", conditions=(synced,))
+                self.registry.put_source(state)
 
     async def clean(self) -> None:
         """Remove what a crashed server left: processes of its tasks, folders of their runs."""

@@ -205,7 +205,7 @@ class Queue:
             raise DicodeError(
                 Code.RUN_NOT_FOUND,
                 f"run '{run_id[:64]}' not found",
-                hint="call get_runs to list runs; old runs are removed by retention",
+                hint="call get_runs to list runs",
             )
         return run
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp import Client, StdioServerParameters
+
+from dicode_mcp.cli.commands.setup import launch_command
 
 LIVE_WAIT_S = 20.0
 
@@ -249,8 +253,9 @@ def main() -> int:
     if failures:
         return 1
     print(f"\nDone in {time.perf_counter() - began:.1f} s; the server is stopped, nothing is left.")
-    print("To let Claude drive it:   claude mcp add dicode -- dicode mcp")
-    print("Other clients:            dicode mcp-config cursor   (or vscode)")
+    dicode = " ".join(shlex.quote(word) for word in launch_command(os.environ))
+    print(f"To let Claude drive it:   claude mcp add dicode -- {dicode} mcp")
+    print(f"Other clients:            {dicode} mcp-config cursor   (or vscode)")
     return 0
 
 

@@ -30,16 +30,18 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
         "secrets.providers: this build has no secrets store",
         lambda c: "secrets" in c.model_fields_set,
     ),
-    (
-        "server.auth: this build knows no keys and serves its own user only",
-        lambda c: c.server.auth,
-    ),
     ("server.public_url: not used by this build", lambda c: c.server.public_url),
     ("server.trusted_proxies: not used by this build", lambda c: c.server.trusted_proxies),
     ("server.labels: not used by this build", lambda c: c.server.labels),
     ("server.allow_local_git: not used by this build", lambda c: c.server.allow_local_git),
-    ("defaults: not applied by this build", lambda c: "defaults" in c.model_fields_set),
-    ("runtimes: not applied by this build", lambda c: c.runtimes),
+    (
+        "defaults: of these, only timezone and on_failure_chain are applied by this build",
+        lambda c: c.defaults.model_fields_set - {"timezone", "on_failure_chain"},
+    ),
+    (
+        "runtimes[].path: not used by this build; enabled is",
+        lambda c: any(r.path for r in c.runtimes.values()),
+    ),
     (
         "execution.sandbox: this build has no sandbox; declared permissions are not enforced",
         lambda c: "sandbox" in c.execution.model_fields_set and c.execution.sandbox != "off",

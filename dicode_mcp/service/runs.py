@@ -112,7 +112,7 @@ class RunsService:
     ) -> dict[str, Any]:
         """List runs, newest first: ``{runs: […], next_cursor?}``.
 
-        ``task`` may name a task that is gone: its runs stay until retention removes them.
+        ``task`` may name a task that is gone: its runs stay.
         """
         principal.require("read")
         task_id = task
@@ -189,7 +189,7 @@ class RunsService:
             raise DicodeError(
                 Code.RUN_NOT_FOUND,
                 f"run '{run_id[:64]}' not found",
-                hint="call get_runs to list runs; old runs are removed by retention",
+                hint="call get_runs to list runs",
             )
         return run
 

@@ -174,8 +174,7 @@ TOOLS = (
         description=(
             "List runs, newest first, with status, times, reason and error, without return values "
             "and logs. Use it to find failures or the history of a task; get_run shows one run "
-            "whole. Pages of 50: pass next_cursor as cursor for more. Old runs are removed by "
-            "retention."
+            "whole. Pages of 50: pass next_cursor as cursor for more."
         ),
         input_schema=s.arguments(
             {

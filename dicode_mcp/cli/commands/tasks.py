@@ -114,7 +114,8 @@ def troubles(task: dict[str, Any], terminal: Terminal) -> list[str]:
         if condition["type"] in _QUIET or str(condition.get("status")) == good:
             continue
         text = one_line(str(condition.get("message") or condition.get("reason", "")))
-        lines.append(terminal.style(f"{condition['type']}: {text}", "yellow"))
+        told = condition["type"] if good == "False" else f"not {condition['type']}"
+        lines.append(terminal.style(f"{told}: {text}", "yellow"))
     return lines
 
 

@@ -52,7 +52,7 @@ def test_list_shows_aligned_columns_and_what_is_broken(dicode: Dicode, server: F
         "paused",
     ]
     assert "cron */5 * * * *" in lines[1]
-    assert "a/longer-name: Ready: task.yaml:3: unknown key 'triger'" in lines
+    assert "a/longer-name: not Ready: task.yaml:3: unknown key 'triger'" in lines
 
 
 def test_list_walks_all_pages(dicode: Dicode, server: FakeServer) -> None:
@@ -262,7 +262,7 @@ def test_sources_show_their_state_and_problems(dicode: Dicode, server: FakeServe
     listed = dicode("source", "list")
     assert listed.code == 0
     assert "not Synced" in listed.out
-    assert "tasks: Synced: no such folder" in listed.out
+    assert "tasks: not Synced: no such folder" in listed.out
     assert dicode("source", "sync", "tasks").code == 1
     assert server.calls[-1] == ("sync_source", {"source": "tasks"})
 
