@@ -26,7 +26,8 @@ from dicode_mcp.protocols import Health, Launch, LineSink
 
 NOT_ENFORCED = (
     "permissions.fs, permissions.net, permissions.run and resources are not yet enforced by this "
-    "build: a task can use files, network and programs as the server's own user"
+    "build: a task can use files, network and programs as the server's own user. Of Deno tasks "
+    "they hold as far as Deno's own checks go; each task's NotInForce condition says how far"
 )
 
 

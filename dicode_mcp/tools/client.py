@@ -123,8 +123,8 @@ class RequestClient:
         replies = self._rounds.replies(questions)
         if len(replies) == len(questions):
             return replies
-        open_ = {name: q for name, q in questions.items() if name not in replies}
-        raise InputNeeded(self._rounds.next(open_))
+        missing = {name: q for name, q in questions.items() if name not in replies}
+        raise InputNeeded(self._rounds.next(missing))
 
     @property
     def _capabilities(self) -> t.ClientCapabilities:

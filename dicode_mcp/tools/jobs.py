@@ -19,7 +19,7 @@ from pydantic import Field
 
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools.caller import Context, is_modern, principal_of
-from dicode_mcp.tools.questions import Question, missing_capability
+from dicode_mcp.tools.questions import Question, Reply, fitting, missing_capability
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 1000
@@ -54,8 +54,8 @@ class Jobs(Protocol):
         """Give a job as it stands."""
         ...
 
-    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Any]) -> bool:
-        """Pass answers to a job's questions on; False when there is no such job."""
+    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Reply]) -> bool:
+        """Pass answers on that fit a job's questions; False when there is no such job."""
         ...
 
     async def cancel(self, principal: Principal, job_id: str) -> bool:
@@ -72,7 +72,7 @@ class JobParams(t.RequestParams):
 class JobUpdateParams(JobParams):
     """Params of ``tasks/update``."""
 
-    input_responses: dict[str, t.InputResponse] = Field(default_factory=dict[str, t.InputResponse])
+    input_responses: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
 def created(job: Job) -> dict[str, Any]:
@@ -122,8 +122,12 @@ class JobMethods:
 
     async def _update(self, ctx: Context, params: JobUpdateParams) -> dict[str, Any]:
         _admit(ctx, params)
-        replies = {name: _dump(reply) for name, reply in params.input_responses.items()}
-        return _done(await self._jobs.answer(principal_of(ctx), params.task_id, replies))
+        principal = principal_of(ctx)
+        job = await self._jobs.get(principal, params.task_id)
+        if job is None:
+            raise _unknown()
+        replies = _fitting(job, params.input_responses)
+        return _done(not replies or await self._jobs.answer(principal, job.id, replies))
 
     async def _cancel(self, ctx: Context, params: JobParams) -> dict[str, Any]:
         _admit(ctx, params)
@@ -144,6 +148,13 @@ def _admit(ctx: Context, params: JobParams) -> None:
                 t.HEADER_MISMATCH,
                 f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter",
             )
+
+
+def _fitting(job: Job, given: Mapping[str, Any]) -> dict[str, Reply]:
+    """Give the answers to questions that are open; anything else is passed over."""
+    open_ = job.questions.items()
+    found = {name: fitting(question, given[name]) for name, question in open_ if name in given}
+    return {name: reply for name, reply in found.items() if reply is not None}
 
 
 def _done(found: bool) -> dict[str, Any]:

@@ -35,32 +35,23 @@ class InputNeeded(Exception):
 
 
 class Rounds:
-    """What earlier rounds of a call asked and heard; it travels sealed as ``requestState``.
+    """What the client has answered so far in a call; it travels sealed as ``requestState``."""
 
-    Only answers to questions that this server asked in the round before count.
-    """
-
-    def __init__(self, asked: frozenset[str], heard: dict[str, Any]) -> None:
-        self._asked = asked
+    def __init__(self, heard: dict[str, Any]) -> None:
         self._heard = heard
 
     @classmethod
     def read(cls, params: t.InputResponseRequestParams) -> Rounds:
-        """Read the state of a repeated call, which the server's boundary has unsealed."""
-        if params.request_state is None:
-            return cls(frozenset(), {})
-        state: dict[str, Any] = json.loads(params.request_state)
-        asked: frozenset[str] = frozenset(state["asked"])
-        given = params.input_responses or {}
-        new = {
+        """Read a repeated call: what it brings now, and the state the boundary has unsealed."""
+        before: dict[str, Any] = json.loads(params.request_state) if params.request_state else {}
+        now = {
             name: reply.model_dump(by_alias=True, mode="json", exclude_none=True)
-            for name, reply in given.items()
-            if name in asked
+            for name, reply in (params.input_responses or {}).items()
         }
-        return cls(asked, {**state["heard"], **new})
+        return cls({**before, **now})
 
     def replies(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
-        """Give the answers that fit their questions."""
+        """Give the answers that fit their questions; answers to anything else are passed over."""
         found = {
             name: fitting(question, self._heard[name])
             for name, question in questions.items()
@@ -68,12 +59,11 @@ class Rounds:
         }
         return {name: reply for name, reply in found.items() if reply is not None}
 
-    def next(self, questions: Mapping[str, Question]) -> t.InputRequiredResult:
-        """Give the answer that asks ``questions`` and remembers what was heard."""
-        kept = {name: reply for name, reply in self._heard.items() if name not in questions}
-        state = {"asked": sorted(questions), "heard": kept}
+    def next(self, missing: Mapping[str, Question]) -> t.InputRequiredResult:
+        """Give the result that asks for what is missing and remembers what was heard."""
+        kept = {name: reply for name, reply in self._heard.items() if name not in missing}
         return t.InputRequiredResult(
-            input_requests=dict(questions), request_state=json.dumps(state, separators=(",", ":"))
+            input_requests=dict(missing), request_state=json.dumps(kept, separators=(",", ":"))
         )
 
 

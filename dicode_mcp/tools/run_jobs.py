@@ -10,6 +10,7 @@ from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools.jobs import Job, JobStatus
+from dicode_mcp.tools.questions import Reply
 from dicode_mcp.tools.registry import succeeded
 from dicode_mcp.tools.sizes import fit_run
 
@@ -25,8 +26,8 @@ class RunJobs:
         run = await self._find(principal, job_id)
         return job_of(run) if run else None
 
-    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Any]) -> bool:
-        """Take nothing: runs ask nothing yet, and answers to no question are passed over."""
+    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Reply]) -> bool:
+        """Take nothing: runs ask nothing yet."""
         return await self._find(principal, job_id) is not None
 
     async def cancel(self, principal: Principal, job_id: str) -> bool:

@@ -16,7 +16,7 @@ from dicode_mcp.clock import Clock, iso
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools.jobs import Job
-from dicode_mcp.tools.questions import Question, form
+from dicode_mcp.tools.questions import Question, Reply, form
 from dicode_mcp.tools.registry import Call, Content, ToolDef, failed, succeeded
 
 _TEXT = {"type": "string"}
@@ -53,7 +53,7 @@ class MemoryJobs:
     async def get(self, principal: Principal, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
-    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Any]) -> bool:
+    async def answer(self, principal: Principal, job_id: str, replies: Mapping[str, Reply]) -> bool:
         job = self._jobs.get(job_id)
         if job is None:
             return False
@@ -120,7 +120,10 @@ def job_tools(jobs: MemoryJobs) -> list[ToolDef]:
 
         return jobs.start(work)
 
-    async def confirm_delete(call: Call, args: dict[str, Any]) -> Job:
+    async def confirm_delete(call: Call, args: dict[str, Any]) -> Content | Job:
+        if not call.takes_jobs:
+            return said("nothing is deleted: nobody can be asked")
+
         async def work(ask: Ask) -> Content:
             heard = await ask({"confirm": form(f"Delete {args['filename']}?", _CONFIRM)})
             return said(f"{args['filename']}: {heard['confirm']}")
@@ -150,7 +153,7 @@ def job_tools(jobs: MemoryJobs) -> list[ToolDef]:
         tool("slow_compute", slow_compute, schema=slow),
         tool("failing_job", failing_job, jobs="required"),
         tool("protocol_error_job", protocol_error_job, jobs="required"),
-        tool("confirm_delete", confirm_delete, schema=file, jobs="required"),
+        tool("confirm_delete", confirm_delete, schema=file),
         tool("multi_input", multi_input, jobs="required"),
         tool("test_tool_with_task", composed, jobs="required"),
     ]
