@@ -94,7 +94,7 @@ class ToolDef:
             title=self.title,
             description=self.description,
             input_schema=dict(self.input_schema),
-            output_schema=None if self.output_schema is None else dict(self.output_schema),
+            output_schema=None if self.output_schema is None else _or_error(self.output_schema),
             annotations=self.annotations,
         )
 
@@ -166,6 +166,18 @@ class ToolRegistry:
         close = nearest(name, self._tools)
         guess = f"; nearest: {', '.join(close)}" if close else ""
         return MCPError(t.INVALID_PARAMS, f"Unknown tool: {clip(name)}{guess}. Call tools/list.")
+
+
+def _or_error(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a result's schema that a failed call fits too: some clients check both.
+
+    What is required is so unless there is an ``error``; not by anyOf, which some clients refuse.
+    """
+    shown = dict(schema)
+    required = shown.pop("required", None)
+    if required:
+        shown |= {"if": {"not": {"required": ["error"]}}, "then": {"required": required}}
+    return shown
 
 
 def succeeded(answer: Answer | Content) -> t.CallToolResult:

@@ -33,7 +33,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def house(cache: Path, tmp_path: Path) -> AsyncIterator[RuntimeHouse]:
     become_subreaper()
     async with SpawnExecutor(SystemClock()) as executor:
-        yield RuntimeHouse(DenoRuntime(cache, DENO), ".ts", executor, tmp_path)
+        # URLs and paths differ here: what is shown must be the path, as the user knows it.
+        folder = tmp_path / "my tasks (50% grün)"
+        folder.mkdir()
+        yield RuntimeHouse(DenoRuntime(cache, DENO), ".ts", executor, folder)
 
 
 def failed(ended: Ended, reason: str = "script_error") -> RunError:

@@ -275,6 +275,17 @@ async def test_results_have_no_field_that_the_output_schema_does_not_know(
             assert problems == [], name
 
 
+async def test_a_failed_call_fits_the_output_schema_too(connect: Opening) -> None:
+    """Clients check it as they check a good one, and would hide the error behind their own."""
+    async with connect() as client:
+        for tool in (await client.list_tools()).tools:
+            failed = await client.call_tool(tool.name, {"no such": 1})
+            assert error(failed)["code"] == "invalid_argument"
+            check: Any = Draft202012Validator(tool.output_schema or {})
+            assert check.is_valid(failed.structured_content), tool.name
+            assert check.is_valid({}) is (tool.name in MAY_BE_EMPTY), tool.name
+
+
 def _closed(schema: Any) -> Any:
     """Give a schema in which objects with named properties take no others."""
     if isinstance(schema, list):

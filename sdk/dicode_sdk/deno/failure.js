@@ -4,7 +4,8 @@ import { DicodeError } from "./channel.js";
 
 const MAX_MESSAGE = 4000;
 const MAX_TRACE = 32_000;
-const PLACE = /(file:\/\/[^\s)]+?):(\d+):(\d+)\)?$/;
+// Deno writes a URL in a stack as it is or with its escapes undone, so a path may hold spaces.
+const PLACE = /(file:\/\/.+?):(\d+):(\d+)\)?$/;
 const OURS = new URL(".", import.meta.url).href;
 
 /** Make the error of a finish frame. */
@@ -31,7 +32,7 @@ function headline(thrown, folder) {
   // Deno says "TypeError: SyntaxError: …" and adds the excerpt and the place, which go elsewhere.
   const first = String(thrown.message).split("\n", 1)[0];
   const text = /^[A-Z]\w*Error: /.test(first) ? first : `${thrown.name}: ${first}`;
-  return text.replace(/ at file:\/\/\S+:\d+:\d+$/, "").replaceAll(folder, "");
+  return text.replace(/ at file:\/\/.+?:\d+:\d+$/, "").replaceAll(folder, "").replaceAll(decode(folder), "");
 }
 
 function shown(value) {
@@ -45,8 +46,9 @@ function shown(value) {
 function place(thrown, folder) {
   for (const line of stackOf(thrown).split("\n")) {
     const found = PLACE.exec(line.trim());
-    if (found && found[1].startsWith(folder)) {
-      return { file: decode(found[1].slice(folder.length)), line: Number(found[2]) };
+    if (found && isBelow(found[1], folder)) {
+      const file = decode(found[1]).slice(decode(folder).length);
+      return { file, line: Number(found[2]) };
     }
   }
   if (thrown instanceof AggregateError && thrown.errors.length > 0) {
@@ -76,11 +78,17 @@ function describe(thrown, folder, seen) {
 
 function isFrameOf(line, root) {
   const found = PLACE.exec(line.trim());
-  return found !== null && found[1].startsWith(root);
+  return found !== null && isBelow(found[1], root);
+}
+
+function isBelow(url, root) {
+  return decode(url).startsWith(decode(root));
 }
 
 function named(line, folder) {
-  return line.includes(folder) ? decode(line.replaceAll(folder, "")) : line;
+  const plain = decode(folder);
+  if (!line.includes(folder) && !line.includes(plain)) return line;
+  return decode(line.replaceAll(folder, "").replaceAll(plain, ""));
 }
 
 function decode(text) {
