@@ -11,9 +11,8 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc")
+PROC = "/proc"
 _NARROW = 256
 
 
@@ -57,10 +56,10 @@ def _instance_mark(instance_id: str) -> bytes:
     return f"DICODE_INSTANCE={instance_id}".encode()
 
 
-def read_stat(pid: int) -> Stat | None:
+def read_stat(pid: int, proc: str = PROC) -> Stat | None:
     """Read a process's line; None when there is no such process (or no ``/proc``)."""
     try:
-        raw = _read(f"{PROC}/{pid}/stat")
+        raw = _read(f"{proc}/{pid}/stat")
         # The name in parentheses may hold anything, parentheses and spaces too.
         rest = raw[raw.rindex(b")") + 2 :].split()
         return Stat(pid, rest[0].decode(), int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19]))
@@ -87,10 +86,10 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def all_pids() -> list[int]:
+def all_pids(proc: str = PROC) -> list[int]:
     """List every process that can be seen; empty without ``/proc``."""
     try:
-        return [int(name) for name in os.listdir(PROC) if name.isdigit()]
+        return [int(name) for name in os.listdir(proc) if name.isdigit()]
     except OSError:
         return []
 

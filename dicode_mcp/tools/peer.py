@@ -1,23 +1,49 @@
-"""Who is at the other end of a unix socket by the kernel's word, and whether it is a task.
+"""Who is at the other end of a unix socket by the kernel's word, and whether it may talk there.
 
-It knows credentials and process environments; what a refusal looks like is the socket's business.
+Whose work a process is, the executor tells; what a refusal looks like on the wire is the socket's
+business.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dicode_mcp.credentials import Peer, ReadPeer, read_peer
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.executor.lineage import Lineage, Origin, lineage
+from dicode_mcp.executor.tree import PROC
+from dicode_mcp.service.refused_tasks import RefusedTasks
 
-__all__ = ["Peer", "ReadPeer", "own_identity", "read_peer", "require_trusted"]
+__all__ = ["JudgeProcess", "Peer", "ReadPeer", "judge_process", "read_peer", "require_client"]
 
-_TASK_MARK = b"DICODE_RUN_ID="
-_MAX_ANCESTORS = 64
+JudgeProcess = Callable[[int], Lineage]
+"""Tells whose work a process is."""
+
+_REFUSALS: Mapping[Origin, tuple[str, str]] = {
+    Origin.TASK: (
+        "a task may not use the server's socket",
+        "use the SDK (`dicode.run_task`, …) and declare in permissions.dicode what the task calls",
+    ),
+    Origin.UNKNOWN: (
+        "the server cannot see the calling process and all those above it, so it might be a task's",
+        "call from a process that the server's user can see in /proc; a task uses the SDK and"
+        " permissions.dicode",
+    ),
+}
 
 
-def require_trusted(peer: Peer, *, own_uid: int, own_pid: int, proc: Path = Path("/proc")) -> None:
+def judge_process(pid: int, *, proc: str = PROC) -> Lineage:
+    """Tell whose work ``pid`` is; a client's on a system that shows no processes (macOS)."""
+    if not Path(proc).is_dir():
+        return Lineage(Origin.CLIENT, pid)
+    return lineage(pid, os.getpid(), proc)
+
+
+def require_client(
+    peer: Peer, *, own_uid: int, judge: JudgeProcess, refused_tasks: RefusedTasks
+) -> None:
     """Raise ``DicodeError(FORBIDDEN)`` unless ``peer`` is the server's own user and no task."""
     if peer.uid != own_uid:
         raise DicodeError(
@@ -25,41 +51,10 @@ def require_trusted(peer: Peer, *, own_uid: int, own_pid: int, proc: Path = Path
             "this socket serves only the user that runs the server",
             hint="start your own server with `dicode serve`, or use its HTTP port with a key",
         )
-    if peer.pid is not None and proc.is_dir() and _behind_task(peer.pid, own_pid, proc):
-        raise DicodeError(
-            Code.FORBIDDEN,
-            "a task may not use the server's socket",
-            hint="use the SDK (`dicode.run_task`, …) with the permissions it names",
-        )
-
-
-def _behind_task(pid: int, own_pid: int, proc: Path) -> bool:
-    """Tell whether ``pid`` or a process above it runs a task; unreadable counts as yes."""
-    for depth in range(_MAX_ANCESTORS):
-        if pid == own_pid or (pid <= 1 and depth > 0):
-            return False
-        try:
-            environment = (proc / str(pid) / "environ").read_bytes()
-            parent = _parent(proc / str(pid) / "stat")
-        except OSError:
-            # The peer itself must be readable; above it another user's process (sudo, sshd) is
-            # no task of ours, since tasks and clients run as this server's user.
-            return depth == 0
-        if _carries_mark(environment):
-            return True
-        pid = parent
-    return True
-
-
-def _carries_mark(environment: bytes) -> bool:
-    return any(entry.startswith(_TASK_MARK) for entry in environment.split(b"\0"))
-
-
-def _parent(stat: Path) -> int:
-    # The second field is the command in parentheses and may hold anything; count from its end.
-    return int(stat.read_bytes().rpartition(b")")[2].split()[1])
-
-
-def own_identity() -> tuple[int, int]:
-    """Give this process's effective uid and pid."""
-    return os.geteuid(), os.getpid()
+    if peer.pid is None:
+        return
+    caller = judge(peer.pid)
+    if caller.origin is not Origin.CLIENT:
+        refused_tasks.note(caller)
+        message, hint = _REFUSALS[caller.origin]
+        raise DicodeError(Code.FORBIDDEN, message, hint=hint)

@@ -1,8 +1,8 @@
 r"""The unix socket `<data>/dicode.sock`: who may connect, and one MCP conversation per connection.
 
 It knows nothing of tools. The socket file has mode 0600. A peer is served when the kernel says
-(SO_PEERCRED) that its uid is the server's own, and when neither the peer nor a process above it
-carries ``DICODE_RUN_ID`` in its environment: a task has no identity here.
+(SO_PEERCRED) that its uid is the server's own, and when neither the server is above it nor
+``DICODE_RUN_ID`` in its environment or that of a process above it: a task has no identity here.
 
 The protocol, exactly (for the byte pipe ``dicode mcp`` and for the CLI)
 ========================================================================
@@ -80,8 +80,15 @@ from mcp.server.runner import serve_dual_era_loop
 
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.service.principal import Principal, local_principal
+from dicode_mcp.service.refused_tasks import RefusedTasks
 from dicode_mcp.tools.lines import MAX_LINE_BYTES, LineChannel, MessageReader, MessageWriter
-from dicode_mcp.tools.peer import ReadPeer, own_identity, read_peer, require_trusted
+from dicode_mcp.tools.peer import (
+    JudgeProcess,
+    ReadPeer,
+    judge_process,
+    read_peer,
+    require_client,
+)
 from dicode_mcp.tools.preamble import Preamble, answer, parse_preamble
 from dicode_mcp.tools.registry import TOOLSETS
 
@@ -101,12 +108,15 @@ class McpSocket:
         version: str,
         principal: Callable[[], Principal] = lambda: local_principal("mcp"),
         peer: ReadPeer = read_peer,
+        judge: JudgeProcess = judge_process,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._server = server
         self._version = version
         self._principal = principal
         self._peer = peer
+        self._judge = judge
+        self._refused_tasks = RefusedTasks("the socket")
         self._max_connections = max_connections
         self._live: set[asyncio.Task[None]] = set()
 
@@ -175,8 +185,12 @@ class McpSocket:
         )
 
     def _admit(self, connection: socket.socket) -> None:
-        uid, pid = own_identity()
-        require_trusted(self._peer(connection), own_uid=uid, own_pid=pid)
+        require_client(
+            self._peer(connection),
+            own_uid=os.geteuid(),
+            judge=self._judge,
+            refused_tasks=self._refused_tasks,
+        )
         if len(self._live) > self._max_connections:
             raise DicodeError(
                 Code.RATE_LIMITED,

@@ -5,6 +5,7 @@ A route is a few lines over a service or hands over to the MCP SDK; rules live e
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,10 @@ from starlette.routing import BaseRoute, Route
 
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.service.principal import Principal, local_principal
+from dicode_mcp.service.refused_tasks import RefusedTasks
+from dicode_mcp.web.callers import Callers, Judge
 from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
+from dicode_mcp.web.holders import SocketHolders
 from dicode_mcp.web.hosts import HostPolicy
 from dicode_mcp.web.peers import FindOwner, find_owner
 from dicode_mcp.web.problems import on_crash, on_dicode_error, on_http_error, problem
@@ -50,6 +54,8 @@ class WebSettings:
     allowed_origins: tuple[str, ...] = ()
     max_body: int = MAX_BODY
     find_owner: FindOwner = find_owner
+    judge: Judge | None = None
+    """Tells whose process calls; None asks the kernel, and lets no task pass."""
     principal: Callable[[], Principal] = field(default=lambda: local_principal("mcp"))
 
 
@@ -106,7 +112,9 @@ def _guards(settings: WebSettings) -> list[Middleware]:
             CallerGuard,
             own_uid=settings.own_uid,
             find_owner=settings.find_owner,
+            judge=settings.judge or Callers(SocketHolders(os.getpid()).look).judge,
             principal=settings.principal,
+            refused_tasks=RefusedTasks("HTTP"),
             open_paths=OPEN_PATHS,
         ),
         Middleware(

@@ -13,17 +13,21 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.executor.lineage import Origin
 from dicode_mcp.service.principal import Principal
+from dicode_mcp.service.refused_tasks import RefusedTasks
+from dicode_mcp.web.callers import Judge
 from dicode_mcp.web.hosts import HostPolicy, is_loopback
 from dicode_mcp.web.peers import FindOwner
 from dicode_mcp.web.problems import problem
+from dicode_mcp.web.sock_diag import SocketOwner
 
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that anybody may read: they tell nothing but that the server is there."""
 
-_OWNER = "peer_uid"
+_ADMITTED = "admitted"
 
 
 class HostGuard:
@@ -64,8 +68,8 @@ class HostGuard:
 class CallerGuard:
     """Puts the caller's principal on the request, or refuses it (401).
 
-    Without a key only processes of the server's own user on this machine are callers. No key can
-    be right in this version, so each is refused.
+    Without a key only processes of the server's own user on this machine are callers, and of those
+    none that is a task's. No key can be right in this version, so each is refused.
     """
 
     def __init__(
@@ -74,13 +78,17 @@ class CallerGuard:
         *,
         own_uid: int,
         find_owner: FindOwner,
+        judge: Judge,
         principal: Callable[[], Principal],
+        refused_tasks: RefusedTasks,
         open_paths: frozenset[str] = OPEN_PATHS,
     ) -> None:
         self._app = app
         self._own_uid = own_uid
         self._find_owner = find_owner
+        self._judge = judge
         self._principal = principal
+        self._refused_tasks = refused_tasks
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,13 +96,16 @@ class CallerGuard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refused = self._refusal(scope)
+        refused = await self._refusal(scope)
         if refused is not None:
-            await problem(refused)(scope, receive, send)
+            answer = problem(refused)
+            # What was found holds for the connection; the next one is asked about anew.
+            answer.headers["connection"] = "close"
+            await answer(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> DicodeError | None:
+    async def _refusal(self, scope: Scope) -> DicodeError | None:
         if "authorization" in Headers(scope=scope):
             return DicodeError(
                 Code.UNAUTHENTICATED,
@@ -103,25 +114,47 @@ class CallerGuard:
             )
         if scope["path"] in self._open_paths:
             return None
-        if self._owner(scope) != self._own_uid:
-            return _stranger(scope)
+        connection: dict[str, Any] = scope.get("state", {}).get("connection", {})
+        if not connection.get(_ADMITTED):
+            refused = await self._stranger(scope)
+            if refused is not None:
+                return refused
+            connection[_ADMITTED] = True
         scope.setdefault("state", {})["principal"] = self._principal()
         return None
 
-    def _owner(self, scope: Scope) -> int | None:
-        """Give the peer's uid, asked of the kernel once for each connection."""
-        connection: dict[str, Any] = scope.get("state", {}).get("connection", {})
-        if connection.get(_OWNER) is None:
-            connection[_OWNER] = self._ask(scope.get("client"), scope.get("server"))
-        return connection[_OWNER]
+    async def _stranger(self, scope: Scope) -> DicodeError | None:
+        """Ask the kernel who calls; give what to answer to one that may not."""
+        owner = self._owner(scope.get("client"), scope.get("server"))
+        if owner is None or owner.uid != self._own_uid:
+            return _not_the_user(scope)
+        caller = await self._judge(owner.inode)
+        if caller.origin is Origin.CLIENT:
+            return None
+        self._refused_tasks.note(caller)
+        return _A_TASK if caller.origin is Origin.TASK else _NOBODY
 
-    def _ask(self, peer: Any, own: Any) -> int | None:
+    def _owner(self, peer: Any, own: Any) -> SocketOwner | None:
         if not peer or not own or not is_loopback(peer[0]):
             return None
         return self._find_owner((peer[0], peer[1]), (own[0], own[1]))
 
 
-def _stranger(scope: Scope) -> DicodeError:
+_A_TASK = DicodeError(
+    Code.UNAUTHENTICATED,
+    "a task has no identity here: it may not call the server over HTTP",
+    hint="use the SDK (`dicode.run_task`, …) and declare in permissions.dicode what the task calls",
+)
+_NOBODY = DicodeError(
+    Code.UNAUTHENTICATED,
+    "the server cannot see which process calls, so it might be a task's",
+    hint="call from a process that the server's user can see in /proc (not from outside the"
+    " server's container), or connect with `dicode mcp`; a task uses the SDK and"
+    " permissions.dicode",
+)
+
+
+def _not_the_user(scope: Scope) -> DicodeError:
     peer = scope.get("client")
     if peer and is_loopback(peer[0]):
         message = "the caller is not known to be the user that runs this server"

@@ -1,4 +1,4 @@
-"""Whose process is at the other end of a loopback TCP connection, by the kernel's word.
+"""Whose socket is at the other end of a loopback TCP connection, by the kernel's word.
 
 Linux knows each TCP socket's owner. It is asked directly; where it does not answer such questions,
 its list in ``/proc/net/tcp`` and ``tcp6`` is read: the peer's own socket is the line whose
@@ -18,8 +18,8 @@ from dicode_mcp.web.sock_diag import Address, SocketOwner, ask_owner
 Endpoint = tuple[str, int]
 """An address and a port, as ASGI gives them."""
 
-FindOwner = Callable[[Endpoint, Endpoint], int | None]
-"""Gives the uid that owns the peer's socket, from the peer's endpoint and ours."""
+FindOwner = Callable[[Endpoint, Endpoint], SocketOwner | None]
+"""Gives the peer's socket and its uid, from the peer's endpoint and ours."""
 
 _PROC_NET = Path("/proc/net")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -30,13 +30,13 @@ _FAMILIES = {4: "tcp", 6: "tcp6"}
 _HELD_STATES = frozenset({1, 4, 5})
 
 
-def find_owner(peer: Endpoint, own: Endpoint) -> int | None:
-    """Give the uid that owns ``peer``'s socket of the connection to ``own``; None if unknown."""
+def find_owner(peer: Endpoint, own: Endpoint) -> SocketOwner | None:
+    """Give the owner of ``peer``'s socket of the connection to ``own``; None if unknown."""
     asked = _ask(peer, own)
     return asked if asked is not None else read_owner(peer, own)
 
 
-def read_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> int | None:
+def read_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> SocketOwner | None:
     """Give the same by reading the kernel's list of sockets."""
     for family in (4, 6):
         needle = _line_part(peer, own, family)
@@ -48,7 +48,7 @@ def read_owner(peer: Endpoint, own: Endpoint, proc_net: Path = _PROC_NET) -> int
     return None
 
 
-def _ask(peer: Endpoint, own: Endpoint) -> int | None:
+def _ask(peer: Endpoint, own: Endpoint) -> SocketOwner | None:
     if sys.platform != "linux":
         return None
     local, remote = _plain(peer[0]), _plain(own[0])
@@ -57,10 +57,10 @@ def _ask(peer: Endpoint, own: Endpoint) -> int | None:
     return _held(ask_owner((local, peer[1]), (remote, own[1])))
 
 
-def _held(owner: SocketOwner | None) -> int | None:
+def _held(owner: SocketOwner | None) -> SocketOwner | None:
     if owner is None or owner.state not in _HELD_STATES or owner.inode == 0:
         return None
-    return owner.uid
+    return owner
 
 
 def _plain(text: str) -> Address | None:
@@ -72,7 +72,7 @@ def _plain(text: str) -> Address | None:
     return mapped or address
 
 
-def _owner_in(table: Path, needle: str) -> int | None:
+def _owner_in(table: Path, needle: str) -> SocketOwner | None:
     try:
         text = table.read_text("ascii")
     except OSError:

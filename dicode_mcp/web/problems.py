@@ -78,7 +78,7 @@ class Problem(JSONResponse):
             return
         text = frame.error_document(self.status_code, self._error.message, self._error.hint)
         answer = HTMLResponse(text, self.status_code, frame.HEADERS)
-        for name in ("vary", "www-authenticate", "allow"):
+        for name in ("vary", "www-authenticate", "allow", "connection"):
             if name in self.headers:
                 answer.headers[name] = self.headers[name]
         await answer(scope, receive, send)

@@ -152,9 +152,11 @@ class _Session:
     async def take(self, message: SessionMessage) -> None:
         """Pass a message on; raises RATE_LIMITED when the client does not take its answers."""
         try:
-            async with asyncio.timeout(self._times.stall_s), self._writing:
-                self._incoming.send_nowait(message)
-        except (TimeoutError, anyio.WouldBlock):
+            async with asyncio.timeout(self._times.stall_s):
+                async with self._writing:
+                    pass
+                await self._incoming.send(message)
+        except TimeoutError:
             raise DicodeError(
                 Code.RATE_LIMITED,
                 "this session's messages are not taken: its event stream is not being read",
@@ -167,7 +169,7 @@ class _Session:
     async def serve(self, server: Server[Any], receive: Receive, send: Send) -> None:
         """Answer messages until the client leaves or ``ended`` is set."""
         answers, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-        with self._incoming, self._taken, answers, outgoing:
+        with self._incoming, self._taken, answers:
             await send(_HEAD)
             await self._write(send, "endpoint", f"{MESSAGES_PATH}?session_id={self.id}")
             async with asyncio.TaskGroup() as group:
@@ -195,9 +197,11 @@ class _Session:
             log.exception("an SSE session failed")
 
     async def _pump(self, outgoing: Any, send: Send) -> None:
-        async for item in outgoing:
-            text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-            await self._write(send, "message", text)
+        # Closed with the pump: an answer that nobody will take must not be waited for.
+        with outgoing:
+            async for item in outgoing:
+                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                await self._write(send, "message", text)
 
     async def _ping(self, send: Send) -> None:
         while True:
