@@ -33,13 +33,18 @@ class ConditionType(StrEnum):
     """True: a daemon keeps ending and is restarted with growing delays."""
     SYNCED = "Synced"
     """On sources: False when the last fetch failed and an older revision is in force."""
+    TASKS = "TasksReady"
+    """On sources: False when what some of their tasks say cannot be put in force."""
     WATCHED = "Watched"
     """On sources: False when changes are looked for on a timer, because they cannot be watched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition. ``since_ms`` is when ``status`` last changed (ms since the epoch)."""
+    """One condition. ``since_ms`` is when ``status`` last changed (ms since the epoch).
+
+    A fault of a file is told as ``file:line: what; what to do`` in ``message``, a line each.
+    """
 
     type: ConditionType
     status: bool

@@ -21,9 +21,10 @@ from dicode_mcp.clock import Clock, SystemClock
 from dicode_mcp.config import Config, ServerConfig, SourceConfig, load_config
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor.linux import become_subreaper
-from dicode_mcp.executor.pump import OutputLimits
+from dicode_mcp.executor.orphans import Strangers, take_process
 from dicode_mcp.executor.spawn import SpawnExecutor
 from dicode_mcp.house import House
+from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.runs.model import Reason
 from dicode_mcp.store.lock import DataDirLock, LockInfo
 from dicode_mcp.store.sqlite import SqliteStore
@@ -38,6 +39,7 @@ log = logging.getLogger("dicode.daemon")
 SOCKET_NAME = "dicode.sock"
 STOP_WAIT_S = 10.0
 """How long runs get to end once the drain is over and they were told to stop."""
+AUDIT_WAIT_S = 5.0
 FIRST_PASS_WAIT_S = 20.0
 """How long the start waits for slow sources before clients are answered."""
 
@@ -53,12 +55,23 @@ def _require_no_keys(server: ServerConfig) -> None:
 
 
 class Server:
-    """One server. ``serve`` runs it until ``stop`` is asked for."""
+    """One server. ``serve`` runs it until ``stop`` is asked for.
+
+    ``own_process`` says that nothing else starts processes from this one: then all that its runs
+    leave behind is recognized, whatever it did to its environment.
+    """
 
     def __init__(
-        self, config: Config, *, environ: Mapping[str, str], clock: Clock, http: bool = True
+        self,
+        config: Config,
+        *,
+        environ: Mapping[str, str],
+        clock: Clock,
+        http: bool = True,
+        own_process: bool = False,
     ) -> None:
         self._config = config
+        self._own_process = own_process
         self._environ = environ
         self._clock = clock
         self._http = http
@@ -90,9 +103,12 @@ class Server:
                 SqliteStore.open(self._config.data_dir, self._clock)
             )
             execution = self._config.execution
-            limits = OutputLimits(execution.max_log_bytes, execution.max_log_lines)
-            executor = await stack.enter_async_context(SpawnExecutor(self._clock, limits))
+            limits = LogLimits(execution.max_log_bytes, execution.max_log_lines)
             become_subreaper()
+            strangers = take_process() if self._own_process else Strangers.STARTED
+            executor = await stack.enter_async_context(
+                SpawnExecutor(self._clock, limits, strangers)
+            )
             house = House(
                 self._config,
                 store=store,
@@ -101,6 +117,7 @@ class Server:
                 environ=self._environ,
                 clock=self._clock,
                 url=lambda: self._url,
+                log_limits=limits,
             )
             await house.clean()
             async with asyncio.TaskGroup() as group:
@@ -118,7 +135,9 @@ class Server:
                 for loop in (*loops, daemons):
                     loop.cancel()
                 house.audit.close()
-                await audit
+                # A store that cannot write must not keep the server from ending.
+                await asyncio.wait({audit}, timeout=AUDIT_WAIT_S)
+                audit.cancel()
 
     async def _open(self, surfaces: AsyncExitStack, house: House, lock: DataDirLock) -> None:
         """Open for clients: the port first, so that a taken one is told at once."""
@@ -240,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(config: Config, environ: Mapping[str, str], *, http: bool) -> None:
-    server = Server(config, environ=environ, clock=SystemClock(), http=http)
+    server = Server(config, environ=environ, clock=SystemClock(), http=http, own_process=True)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -285,10 +304,25 @@ def _configured(options: argparse.Namespace, environ: dict[str, str]) -> Config:
 
 def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LineFormatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     names = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
     logging.getLogger("dicode").setLevel(names[level])
+
+
+class LineFormatter(logging.Formatter):
+    """One line a record, with the facts a record carries beside its sentence: ``(run_id=…)``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Give the sentence and its facts."""
+        facts = {k: v for k, v in vars(record).items() if k not in _RECORD_FIELDS}
+        told = f" ({', '.join(f'{key}={value}' for key, value in facts.items())})" if facts else ""
+        return super().formatMessage(record) + told
+
+
+_RECORD_FIELDS = frozenset(
+    {*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime", "taskName"}
+)
 
 
 def _first_of(group: BaseExceptionGroup[DicodeError]) -> DicodeError:

@@ -28,9 +28,10 @@ from dicode_mcp.ipc.server import SessionServer
 from dicode_mcp.preparer import Preparer
 from dicode_mcp.protocols import Runtime, RuntimeHost, Source, Store
 from dicode_mcp.queue import Queue
-from dicode_mcp.reconciler import Reconciler
+from dicode_mcp.reconciler import ReadinessLog, Reconciler
 from dicode_mcp.registry import Registry, SourceState
 from dicode_mcp.runner import Runner
+from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.inside import Inside
@@ -40,6 +41,7 @@ from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.sources.local import LocalSource
 from dicode_mcp.spec.digest import DigestCache
+from dicode_mcp.spec.hook_secret import webhook_secret_missing
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.support import not_in_force
@@ -65,6 +67,7 @@ class House:
         environ: Mapping[str, str],
         clock: Clock,
         url: Callable[[], str | None],
+        log_limits: LogLimits,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -93,7 +96,7 @@ class House:
             self.registry,
             self._runtimes,
             clock,
-            not_in_force=not_in_force,
+            not_in_force=_declared,
         )
         self.show_unread(config.sources)
         self.audit = Audit(store, clock)
@@ -119,6 +122,7 @@ class House:
             clock=clock,
             scratch=self._scratch,
             instance_id=instance_id,
+            log_limits=log_limits,
         )
         zone = ZoneInfo(config.defaults.timezone) if config.defaults.timezone else None
         self.cron = CronTrigger(
@@ -126,6 +130,7 @@ class House:
         )
         self.daemons = DaemonTrigger(self.queue, self.registry, bus, clock)
         self._chain_conditions = ChainConditions(chains, self.registry, bus)
+        self._readiness = ReadinessLog(self.registry, bus)
         self.hub = Hub(bus)
         self.services = Services(
             tasks=TasksService(
@@ -177,6 +182,7 @@ class House:
             ("preparer", self.preparer.run()),
             ("runner", self.runner.run()),
             ("chains", self._chain_conditions.run()),
+            ("readiness", self._readiness.run()),
         ]
 
     def show_unread(self, sources: Iterable[SourceConfig]) -> None:
@@ -207,7 +213,12 @@ class House:
     def _check(self, task: Task) -> list[Condition]:
         runtime = self._runtimes.get(task.spec.runtime)
         found = list(runtime.check(task)) if runtime else []
-        return [*found, *not_in_force(task)]
+        return [*found, *_declared(task)]
+
+
+def _declared(task: Task) -> tuple[Condition, ...]:
+    """Give what is said of a task's manifest as this build reads it."""
+    return (*not_in_force(task), *webhook_secret_missing(task))
 
 
 def load_runtimes(config: Config, host: RuntimeHost) -> dict[str, Runtime]:

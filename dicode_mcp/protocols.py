@@ -236,6 +236,14 @@ class Store(Protocol):
         """Return when the lines of a run are on disk (or dropped); call it when the run ends."""
         ...
 
+    async def trim_logs(self, run_id: str, *, after: int, before: int) -> None:
+        """Drop lines of a run with a seq between the two, which both stay, to make room.
+
+        One line in their place, with the seq of the last of them, says how many they were. Some at
+        either end may stay. ``after`` is the same for all calls of a run; ``before`` rises.
+        """
+        ...
+
     async def read_logs(self, run_id: str, query: LogQuery) -> LogPage:
         """Read a run's log; empty for an unknown run."""
         ...
@@ -360,7 +368,7 @@ class Exit:
     strays: int = 0
     """Processes that outlived the main one and were killed."""
     dropped_bytes: int = 0
-    """Output beyond the log cap, not kept."""
+    """Output that was read and is not in the log: beyond its limits, or cut from a line."""
 
 
 @dataclass(frozen=True, slots=True)

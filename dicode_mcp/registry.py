@@ -16,9 +16,16 @@ from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import Condition, ConditionType, carry_since, find
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus, SourceChanged, TasksChanged
+from dicode_mcp.faults import Faults
 from dicode_mcp.protocols import Revision
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.problems import Problem
+
+_NEAR = 0.7
+"""How alike (0 to 1) two names are when one may be the other mistyped."""
+_MOST_NAMES = 20
+_PART = 3
+"""How many letters of a name tell which one is meant."""
 
 K = TypeVar("K", bound=Hashable)
 C = TypeVar("C", bound=Hashable)
@@ -39,6 +46,8 @@ class Entry:
     task: Task | None = None
     conditions: tuple[Condition, ...] = ()
     problems: tuple[Problem, ...] = ()
+    kept: bool = False
+    """Whether ``task`` is an older version than what is written now, which is broken."""
 
     @property
     def ready(self) -> bool:
@@ -54,7 +63,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """A source as it stands. ``problems`` are places that were not read, as sentences."""
+    """A source as it stands. ``problems`` are places that were not read, as sentences.
+
+    ``broken`` has id and fault of each task whose file is not in force as it is written, by id.
+    """
 
     name: str
     kind: Literal["local", "git"]
@@ -64,6 +76,7 @@ class SourceState:
     task_count: int = 0
     dev_mode: bool = False
     problems: tuple[Problem, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -118,6 +131,7 @@ class Registry:
         self._losers: dict[tuple[str, str], Entry] = {}
         """By id and source."""
         self._sources: dict[str, SourceState] = {}
+        self._faults = Faults()
 
     # Reading
 
@@ -152,14 +166,17 @@ class Registry:
         return None
 
     def suggest(self, ref: str) -> list[str]:
-        """Give up to five ids that are most like ``ref``, best first."""
+        """Give up to five ids so like ``ref`` that one of them may be meant, best first."""
         by_name: dict[str, list[str]] = {}
         for task_id in sorted(self._view):
             for name in {task_id.lower(), task_id.rsplit("/", 1)[-1].lower()}:
                 by_name.setdefault(name, []).append(task_id)
         wanted = ref.lower()
-        close = get_close_matches(wanted, by_name, n=5, cutoff=0.5)
-        close += [name for name in sorted(by_name) if wanted and wanted in name]
+        last = wanted.rsplit("/", 1)[-1]
+        close = [last] if last in by_name else []
+        close += get_close_matches(wanted, by_name, n=5, cutoff=_NEAR)
+        if len(wanted) >= _PART:
+            close += [name for name in sorted(by_name) if wanted in name]
         return list(dict.fromkeys(i for name in close for i in by_name[name]))[:5]
 
     def unknown_task(self, ref: str) -> DicodeError:
@@ -170,6 +187,18 @@ class Registry:
             Code.TASK_NOT_FOUND,
             f"task '{ref[:128]}' not found.{closest}",
             hint="call list_tasks to see the tasks there are",
+            data={"closest": near} if near else None,
+        )
+
+    def unknown_source(self, name: str) -> DicodeError:
+        """Give the error for a source that is not there, with the nearest names."""
+        names = [state.name for state in self.source_states()]
+        near = get_close_matches(name, names, n=3)
+        shown = ", ".join(names[:_MOST_NAMES]) or "none"
+        return DicodeError(
+            Code.SOURCE_NOT_FOUND,
+            f"source '{name[:128]}' not found; sources here: {shown}",
+            hint=f"did you mean '{near[0]}'?" if near else "list_sources shows the sources",
             data={"closest": near} if near else None,
         )
 
@@ -206,9 +235,8 @@ class Registry:
                 claims[entry.id] = entry
                 touched.add(entry.id)
         losers = set(self._losers)
-        self._refresh(touched)
-        if len(claims) != before and source in self._sources:
-            self._bus.publish(SourceChanged(source))
+        concerned = self._refresh(touched)
+        self._tell(concerned | ({source} if len(claims) != before else set()))
         return [self._losers[key] for key in sorted(set(self._losers) - losers)]
 
     def put_source(self, state: SourceState) -> None:
@@ -219,6 +247,7 @@ class Registry:
             state,
             conditions=carry_since(state.conditions, known, self._clock.now_ms()),
             task_count=0,
+            broken=(),
         )
         if state != old:
             self._sources[state.name] = state
@@ -232,7 +261,7 @@ class Registry:
             del of_task[owner]
         if not of_task:
             del self._extra[task_id]
-        self._refresh({task_id})
+        self._tell(self._refresh({task_id}))
 
     def started(self) -> None:
         """End the start: from now on who holds an id keeps it.
@@ -244,9 +273,10 @@ class Registry:
 
     # Deciding
 
-    def _refresh(self, touched: set[str]) -> None:
+    def _refresh(self, touched: set[str]) -> set[str]:
+        """Decide again who owns what; give the sources that have other broken tasks by it."""
         if not touched:
-            return
+            return set()
         claims = {task_id: self._claimants(task_id) for task_id in touched}
         decided = owners(claims, {} if self._starting else self._owner)
         before = {task_id: self._view.get(task_id) for task_id in touched}
@@ -257,6 +287,32 @@ class Registry:
         changed = sorted(task_id for task_id in touched if self._show(task_id))
         if changed:
             self._bus.publish(TasksChanged(tuple(changed)))
+        return {source for task_id in changed for source in self._note_faults(task_id)}
+
+    def _tell(self, sources: Iterable[str]) -> None:
+        for source in sorted(sources):
+            if source in self._sources:
+                self._bus.publish(SourceChanged(source))
+
+    def _note_faults(self, task_id: str) -> list[str]:
+        """Note what is wrong with an id in each source; give the sources this is new for."""
+        now = self._clock.now_ms()
+        return [
+            source
+            for source in {*self._claims, *self._faults.sources()}
+            if self._faults.note(source, task_id, self._fault(source, task_id), now)
+        ]
+
+    def _fault(self, source: str, task_id: str) -> str | None:
+        entry = self._losers.get((task_id, source)) or self._view.get(task_id)
+        if entry is None or entry.source != source:
+            return None
+        told = find(entry.conditions, ConditionType.READY)
+        if (task_id, source) in self._losers:
+            told = find(entry.conditions, ConditionType.CONFLICT)
+        elif told is None or told.status:
+            return None
+        return (told.message or told.reason) if told else ""
 
     def _own_paths(self, touched: set[str], before: Mapping[str, Entry | None]) -> set[str]:
         """Decide the webhook paths again when one came, went or moved; give who is concerned."""
@@ -339,7 +395,10 @@ class Registry:
         return self._rank.get(source, len(self._rank))
 
     def _counted(self, state: SourceState) -> SourceState:
-        return replace(state, task_count=len(self._claims.get(state.name, {})))
+        count = len(self._claims.get(state.name, {}))
+        conditions = (*state.conditions, *self._faults.condition(state.name, count))
+        broken = self._faults.of(state.name)
+        return replace(state, task_count=count, broken=broken, conditions=conditions)
 
 
 def _path(entry: Entry | None) -> str | None:

@@ -31,12 +31,14 @@ from dicode_mcp.protocols import (
     Store,
 )
 from dicode_mcp.queue import Claim, Queue
+from dicode_mcp.runs.log_room import LogLimits, LogRoom
 from dicode_mcp.runs.logs import Level, LogLine, read_line
 from dicode_mcp.runs.model import Outcome, Reason, RunError, RunStatus
 
 log = logging.getLogger("dicode.runner")
 
 _REPORT_WAIT_S = 5.0
+_LINE_OVERHEAD = 100
 
 _FAULT = RunError(
     Reason.INTERNAL,
@@ -53,14 +55,22 @@ _REASONS = {
 
 
 class RunLog:
-    """Numbers a run's lines and hands them to the store in order, in batches."""
+    """Numbers a run's lines and hands them to the store in order, in batches.
 
-    def __init__(self, run_id: str, store: Store, bus: EventBus) -> None:
+    Once the log is full, older lines make room in the store. A store that takes lines more slowly
+    than they come loses the newest of them, so that memory stays bounded.
+    """
+
+    def __init__(self, run_id: str, store: Store, bus: EventBus, limits: LogLimits) -> None:
         self._run_id = run_id
         self._store = store
         self._bus = bus
+        self._room = LogRoom(limits)
+        self._most_pending = 2 * limits.max_bytes
         self._seq = 0
         self._pending: list[LogLine] = []
+        self._pending_size = 0
+        self._untaken = 0
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -86,11 +96,11 @@ class RunLog:
         while not (self._closed and not self._pending):
             await self._wake.wait()
             self._wake.clear()
-            batch, self._pending = self._pending, []
+            batch = self._depart()
             if not batch:
                 continue
             try:
-                await self._store.append_logs(self._run_id, batch)
+                await self._keep(batch)
             except DicodeError as error:
                 log.warning(
                     "log lines could not be stored",
@@ -98,9 +108,27 @@ class RunLog:
                 )
             self._bus.publish(LogAppended(self._run_id, tuple(batch)))
 
+    async def _keep(self, batch: list[LogLine]) -> None:
+        await self._store.append_logs(self._run_id, batch)
+        room = self._room.take(batch)
+        if room is not None:
+            await self._store.trim_logs(self._run_id, after=room.after, before=room.before)
+
+    def _depart(self) -> list[LogLine]:
+        batch, self._pending, self._pending_size = self._pending, [], 0
+        if self._untaken:
+            text = f"[dicode] {self._untaken:,} log lines were left out here: they came too fast"
+            batch.append(LogLine(self._seq, batch[-1].ts_ms, Level.WARN, text))
+            self._untaken = 0
+        return batch
+
     def _add(self, ts_ms: int, level: Level, message: str) -> None:
         self._seq += 1
+        if self._pending_size > self._most_pending:
+            self._untaken += 1
+            return
         self._pending.append(LogLine(self._seq, ts_ms, level, message))
+        self._pending_size += len(message) + _LINE_OVERHEAD
 
 
 class _Live:
@@ -145,6 +173,7 @@ class Runner:
         clock: Clock,
         scratch: Path,
         instance_id: str,
+        log_limits: LogLimits,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
@@ -157,6 +186,7 @@ class Runner:
         self._clock = clock
         self._scratch = scratch
         self._instance_id = instance_id
+        self._log_limits = log_limits
         self._on: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -185,7 +215,7 @@ class Runner:
             await self._execute(run_id)
         except DicodeError as error:
             if error.code is not Code.CONFLICT:
-                log.error("a run could not be ended", extra={"run_id": run_id, **error.as_dict()})
+                log.error("a run could not be ended: %s", error.message, extra={"run_id": run_id})
             self._dispatcher.release(run_id)
         except Exception:
             log.exception("a run could not be ended", extra={"run_id": run_id})
@@ -212,7 +242,7 @@ class Runner:
 
     async def _logged(self, claim: Claim, live: _Live) -> Outcome:
         """Carry the run out while its log is stored; a fault of ours is an outcome too."""
-        run_log = RunLog(claim.run.id, self._store, self._bus)
+        run_log = RunLog(claim.run.id, self._store, self._bus, self._log_limits)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(run_log.pump())
@@ -306,7 +336,8 @@ class Runner:
             run_log.write(
                 now,
                 Level.WARN,
-                f"[dicode] the log is full: {exit.dropped_bytes} more bytes were not kept",
+                f"[dicode] {exit.dropped_bytes:,} bytes of output are not in this log: lines are "
+                "cut at 64 KiB, and beyond max_log_lines or max_log_bytes only the newest stay",
             )
         if exit.strays:
             run_log.write(

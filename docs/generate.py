@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, Section] = {
     "tools": tools.tools,
     "tool-shapes": tools.shapes,
     "resources": tools.resources,
+    "prompts": tools.prompts,
     "instructions": tools.instructions,
     "cli-everywhere": commands.everywhere,
     "cli-commands": commands.commands,

@@ -28,6 +28,15 @@ _EXIT_CODES = {
 }
 
 
+_COMMANDS = {
+    Code.TASK_NOT_FOUND.value: "see `dicode list`",
+    Code.RUN_NOT_FOUND.value: "see `dicode runs`",
+    Code.SOURCE_NOT_FOUND.value: "see `dicode source list`",
+    Code.TASK_PAUSED.value: "end the pause with `dicode enable TASK`",
+}
+"""What the server tells an agent as a tool to call, told to somebody at a terminal."""
+
+
 class ToolFailed(Exception):
     """The server refused a call. ``result`` is its structured answer, ``{"error": {…}}``."""
 
@@ -49,7 +58,10 @@ class ToolFailed(Exception):
 
     @property
     def hint(self) -> str | None:
-        """What to do next, if the server said."""
+        """What to do next, if the server said; a tool it names is told as a command."""
+        told = _COMMANDS.get(self.code)
+        if told is not None:
+            return told
         hint = self.error.get("hint")
         return str(hint) if hint else None
 

@@ -11,6 +11,7 @@ from typing import Any
 from dicode_mcp import __version__
 
 RUN_STATUSES = "queued running waiting success failure timeout cancelled skipped lost".split()
+TASK_STATES = ["ready", "broken", "unavailable", "conflict", "paused"]
 LEVELS = ["debug", "info", "warn", "error", "security"]
 
 _EPILOG = """\
@@ -173,9 +174,7 @@ def _tasks(commands: Commands) -> None:
     listing.add_argument("query", nargs="?", help="words to look for in id, name, description")
     listing.add_argument("--tag", help="only tasks with this tag")
     listing.add_argument("--source", metavar="NAME", help="only tasks of this source")
-    listing.add_argument(
-        "--status", choices=["ready", "broken", "paused"], help="only in this state"
-    )
+    listing.add_argument("--status", choices=TASK_STATES, help="only in this state")
     _page_options(listing)
     get = commands.add("get", "tasks:get_task", "show one task: what it is, needs and last did")
     get.add_argument("id", help="the task's id")

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -43,16 +44,35 @@ class Lineage:
     run_id: str = ""
 
 
-def lineage(pid: int, own_pid: int, proc: str = PROC) -> Lineage:
+def is_foreign(pid: int) -> bool:
+    """Tell whether a process is another user's, also where ``/proc`` hides it (``hidepid``)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def lineage(
+    pid: int,
+    own_pid: int,
+    proc: str = PROC,
+    *,
+    is_foreign: Callable[[int], bool] = is_foreign,
+) -> Lineage:
     """Tell whose work ``pid`` is, from the view of the server ``own_pid`` (itself a client).
 
-    Above the process another user's environment may be unreadable (sudo, sshd): it carries no
-    mark, since tasks run as the server's user. Its parents can be read and are followed.
+    Tasks run as the server's user. So above the process another user's may have an environment
+    that cannot be read (sudo, sshd): it carries no mark. Where it cannot be seen at all, the line
+    ends with it: between a task and the server stands nobody of another user, unless the task
+    could become that user and needs no identity from here.
     """
     if pid == own_pid:
         return Lineage(Origin.CLIENT, pid)
     for _ in range(_TRIES):
-        line = _line(pid, own_pid, proc)
+        line = _line(pid, own_pid, proc, is_foreign)
         if not line:
             continue
         below = line[-1].pid == own_pid
@@ -64,7 +84,7 @@ def lineage(pid: int, own_pid: int, proc: str = PROC) -> Lineage:
         if marks[0] is None:
             break
         # Twice the same: nobody in the line ended, and no number was reused, in between.
-        if _identities(line) == _identities(_line(pid, own_pid, proc)):
+        if _identities(line) == _identities(_line(pid, own_pid, proc, is_foreign)):
             return Lineage(Origin.CLIENT, pid)
     return Lineage(Origin.UNKNOWN, pid)
 
@@ -98,14 +118,16 @@ def _has_children() -> bool:
     return True
 
 
-def _line(pid: int, own_pid: int, proc: str) -> list[Stat]:
-    """Give the process and those above it, up to the server or the first of all.
+def _line(pid: int, own_pid: int, proc: str, is_foreign: Callable[[int], bool]) -> list[Stat]:
+    """Give the process and those above it, up to the server, the first of all or a hidden one.
 
-    Empty when one of them cannot be read: gone, or hidden (``hidepid``).
+    Empty when one of them has ended meanwhile, or hides although it is the server's user's.
     """
     found: list[Stat] = []
     while pid > 0:
         stat = read_stat(pid, proc)
+        if stat is None and found and is_foreign(pid):
+            break
         if stat is None or len(found) == _MAX_DEPTH:
             return []
         found.append(stat)

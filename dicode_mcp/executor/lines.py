@@ -48,6 +48,12 @@ class LineSplitter:
         """Give the last line if the stream ended without a line end."""
         return [self._end()] if self._open else []
 
+    def restart(self) -> None:
+        """Let go of a line that is not complete: what follows it is not known."""
+        self.dropped += len(self._line)
+        self._clear()
+        self._returned = self._open = False
+
     def _keep(self, piece: bytes) -> None:
         if not piece:
             return

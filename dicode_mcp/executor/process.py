@@ -11,13 +11,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.executor import tree
 from dicode_mcp.executor.exits import ExitWatch
 from dicode_mcp.executor.linux import Lifeline
+from dicode_mcp.executor.orphans import Orphans
 from dicode_mcp.executor.pump import OutputPump
 from dicode_mcp.protocols import Exit, Launch
 
@@ -45,13 +46,13 @@ class SpawnedProcess:
         launch: Launch,
         pump: OutputPump,
         clock: Clock,
-        alone: Callable[[], bool],
+        orphans: Orphans,
     ) -> None:
         self._pid = pid
         self._launch = launch
         self._pump = pump
         self._clock = clock
-        self._alone = alone
+        self._orphans = orphans
         self._started = clock.monotonic()
         stat = tree.read_stat(pid)
         self._root = tree.Root(pid, stat.start if stat else 0, launch.run_id, launch.instance_id)
@@ -61,6 +62,7 @@ class SpawnedProcess:
         self._ending = _Ending()
         self._done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._watch = ExitWatch(pid, self._on_exit)
+        orphans.begin(self._root, pump.names)
 
     @property
     def pid(self) -> int:
@@ -89,6 +91,7 @@ class SpawnedProcess:
                 grace = self._launch.grace_s - (self._clock.monotonic() - asked)
             else:
                 grace = min(self._launch.grace_s, _LEFTOVER_GRACE_S)
+            self._orphans.end(self._root)
             await self._clear_tree(grace)
             await self._pump.finish()
         except Exception as error:
@@ -132,7 +135,7 @@ class SpawnedProcess:
         kill_at = begun + max(0.0, grace_s)
         pause = 0.002
         while True:
-            found = await self._leftovers()
+            found = await self._leftovers(known)
             tree.reap(found)
             alive = [s for s in found if not s.dead]
             now = self._clock.monotonic()
@@ -148,19 +151,24 @@ class SpawnedProcess:
             pause = min(pause * 2, 0.05)
         self._ending.strays = len(known)
 
-    async def _leftovers(self) -> list[tree.Stat]:
-        alone = self._alone()
+    async def _leftovers(self, known: set[tuple[int, int]]) -> list[tree.Stat]:
+        pids = None
         if self._clock.monotonic() - self._started < _QUICK_S:
-            recent = tree.recent_pids(self._pid)
-            if recent is not None:
-                return tree.members(self._root, recent, alone=alone)
-        return await asyncio.to_thread(
-            lambda: tree.members(self._root, tree.all_pids(), alone=alone)
-        )
+            pids = tree.recent_pids(self._pid)
+        if pids is not None:
+            found = tree.members(self._root, pids, known)
+        else:
+            found = await asyncio.to_thread(
+                lambda: tree.members(self._root, tree.all_pids(), known)
+            )
+        # Without an await between this look and the signals: children are not reaped meanwhile.
+        seen = {stat.pid for stat in found}
+        return [*found, *(s for s in self._orphans.of(self._root) if s.pid not in seen)]
 
     def _collect(self) -> Exit:
         """Reap the main process, which frees its pid: nothing may be signalled after this."""
         self._lifeline.cut()
+        self._orphans.forget(self._root)
         try:
             _, status, usage = os.wait4(self._pid, 0)
         except ChildProcessError:
@@ -183,10 +191,11 @@ class SpawnedProcess:
         self._watch.close()
         self._lifeline.cut()
         self._pump.close()
+        self._orphans.forget(self._root)
         os.waitpid(self._pid, 0)
 
 
-def _each(stats: list[tree.Stat], signum: int) -> None:
+def _each(stats: Iterable[tree.Stat], signum: int) -> None:
     for stat in stats:
         tree.send(stat, signum)
 

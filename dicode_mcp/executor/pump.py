@@ -10,37 +10,35 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping
 
 from dicode_mcp.clock import Clock
+from dicode_mcp.executor import tree
 from dicode_mcp.executor.lines import LineSplitter, readable, split_marked
+from dicode_mcp.executor.tail import Piece, Tail
 from dicode_mcp.protocols import LineSink, RawLine
+from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.runs.logs import Stream
 
 _CHUNK = 64 * 1024
 _SLICE = 200
 """Lines handed on before the loop gets its turn."""
 _DRAIN = 1024 * 1024
+_SHOW_S = 2.0
+"""How often a full log shows the newest lines."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputLimits:
-    """How much of one run's output is kept. Bytes count with their line ends."""
-
-    max_bytes: int = 10 * 1024 * 1024
-    max_lines: int = 100_000
 
 
 class _Pipe:
     """One stream of the process."""
 
-    def __init__(self, fd: int, stream: Stream) -> None:
+    def __init__(self, fd: int, stream: Stream, limits: LogLimits) -> None:
         self.fd = fd
         self.stream: Stream = stream
         self.splitter = LineSplitter()
+        self.tail = Tail(limits.newest_lines, limits.newest_bytes)
         self.backlog: list[bytes] = []
         self.ended = False
         self.watched = False
@@ -49,27 +47,42 @@ class _Pipe:
 class OutputPump:
     """Moves lines from a process's pipes to a sink until both have ended.
 
-    Beyond the limits it reads on and throws away, so that the process is never held up.
+    Beyond the limits it reads on, so that the process is never held up, holds the newest lines of
+    each stream, and hands these on every two seconds and at the end, after a line that says how
+    much is missing. So a log that is full still goes on, and still shows how the run ended.
     """
 
     def __init__(
-        self, fds: Mapping[Stream, int], sink: LineSink, clock: Clock, limits: OutputLimits
+        self, fds: Mapping[Stream, int], sink: LineSink, clock: Clock, limits: LogLimits
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pipes = [_Pipe(fd, stream) for stream, fd in fds.items()]
+        self._pipes = [_Pipe(fd, stream, limits) for stream, fd in fds.items()]
+        self.names = frozenset(tree.pipe_name(fd) for fd in fds.values())
+        """The pipes as ``/proc`` names them."""
         self._sink = sink
         self._clock = clock
         self._bytes_left = limits.max_bytes
         self._lines_left = limits.max_lines
-        self._dropped = 0
         self._full = False
+        self._deaf = False
+        self._deaf_bytes = 0
+        self._place = 0
+        self._told = 0
+        self._showing: deque[tuple[Stream, int, bytes]] = deque()
+        self._show_timer: asyncio.TimerHandle | None = None
+        self._shown_at = 0.0
         self._waste: bytearray | None = None
         self._finishing = False
 
     @property
     def dropped_bytes(self) -> int:
         """Output that was read and not kept."""
-        return self._dropped + sum(pipe.splitter.dropped for pipe in self._pipes)
+        cut = sum(pipe.splitter.dropped for pipe in self._pipes)
+        return cut + self._let_go + self._deaf_bytes
+
+    @property
+    def _let_go(self) -> int:
+        return sum(pipe.tail.dropped for pipe in self._pipes)
 
     def start(self) -> None:
         """Begin to read whenever there is something."""
@@ -83,6 +96,8 @@ class OutputPump:
         A pipe that some stranger still holds open is given up when it is empty.
         """
         self._finishing = True
+        if self._show_timer is not None:
+            self._show_timer.cancel()
         for pipe in self._pipes:
             self._unwatch(pipe)
             while not pipe.ended:
@@ -91,11 +106,17 @@ class OutputPump:
                 elif not self._read(pipe):
                     self._end(pipe)
                 await asyncio.sleep(0)
+        while self._showing or any(pipe.tail for pipe in self._pipes):
+            self._show()
+            await asyncio.sleep(0)
+        self._show_unfinished()
         self.close()
 
     def close(self) -> None:
         """Stop reading and let the pipes go."""
         self._finishing = True
+        if self._show_timer is not None:
+            self._show_timer.cancel()
         for pipe in self._pipes:
             self._unwatch(pipe)
             if pipe.fd >= 0:
@@ -132,7 +153,7 @@ class OutputPump:
         """Read once; tells whether there was anything (the end counts)."""
         try:
             if self._full:
-                return self._drain(pipe)
+                return self._skim(pipe)
             data = os.read(pipe.fd, _CHUNK)
         except (BlockingIOError, InterruptedError):
             return False
@@ -143,14 +164,21 @@ class OutputPump:
         self._hand_on(pipe)
         return True
 
-    def _drain(self, pipe: _Pipe) -> bool:
+    def _skim(self, pipe: _Pipe) -> bool:
+        """Read a large piece and hold its newest lines."""
         if self._waste is None:
             self._waste = bytearray(_DRAIN)
             self._widen()
         size = os.readv(pipe.fd, [self._waste])
-        self._dropped += size
         if size == 0:
             self._end(pipe)
+        elif self._deaf:
+            self._deaf_bytes += size
+        else:
+            self._place += 1
+            data = memoryview(self._waste)[:size]
+            pipe.tail.read(self._place, self._clock.now_ms(), data)
+            self._show_later()
         return True
 
     def _widen(self) -> None:
@@ -165,7 +193,8 @@ class OutputPump:
 
     def _end(self, pipe: _Pipe) -> None:
         pipe.ended = True
-        pipe.backlog.extend(pipe.splitter.close())
+        if not self._full:
+            pipe.backlog.extend(pipe.splitter.close())
         while pipe.backlog:
             self._hand_on(pipe)
 
@@ -173,30 +202,95 @@ class OutputPump:
         """Give the sink the next slice of the backlog."""
         ts_ms = self._clock.now_ms()
         out: list[RawLine] = []
+        beyond: list[bytes] = []
         for line in pipe.backlog[:_SLICE]:
             for part in split_marked(line):
-                if self._account(len(part) + 1):
+                if self._fits(len(part) + 1):
                     out.append(RawLine(pipe.stream, readable(part), ts_ms))
+                else:
+                    beyond.append(part)
         del pipe.backlog[:_SLICE]
-        if self._full:
-            self._dropped += sum(len(line) + 1 for line in pipe.backlog)
-            pipe.backlog.clear()
-        if out:
-            self._give(out)
+        self._give(out)
+        if beyond:
+            self._place += 1
+            pipe.tail.lines(self._place, ts_ms, beyond)
+            self._show_later()
 
-    def _account(self, size: int) -> bool:
-        if self._full or size > self._bytes_left or self._lines_left == 0:
+    def _fits(self, size: int) -> bool:
+        if self._full:
+            return False
+        if size > self._bytes_left or self._lines_left == 0:
             self._full = True
-            self._dropped += size
+            self._shown_at = self._loop.time()
             return False
         self._bytes_left -= size
         self._lines_left -= 1
         return True
 
     def _give(self, lines: list[RawLine]) -> None:
+        if not lines:
+            return
+        if self._deaf:
+            self._deaf_bytes += sum(len(line.text.encode()) + 1 for line in lines)
+            return
         try:
             self._sink(lines)
         except Exception:
             # A sink that fails must not leave the process blocked on a full pipe.
             _log.exception("the sink of a run's output failed; its further output is dropped")
-            self._full = True
+            self._full = self._deaf = True
+
+    # ── Once the log is full ──
+
+    def _show_later(self) -> None:
+        if self._show_timer is None and not self._finishing:
+            due = self._shown_at + _SHOW_S - self._loop.time()
+            self._show_timer = self._loop.call_later(max(0.0, due), self._on_show_timer)
+
+    def _on_show_timer(self) -> None:
+        """Show a slice; the next one in the loop's next turn, the next lines after a while."""
+        self._show()
+        if self._showing:
+            self._show_timer = self._loop.call_later(0, self._on_show_timer)
+            return
+        self._show_timer = None
+        self._shown_at = self._loop.time()
+        if any(pipe.tail for pipe in self._pipes):
+            self._show_later()
+
+    def _show(self) -> None:
+        """Hand on a slice of the newest lines, after saying what is missing before them."""
+        out: list[RawLine] = []
+        if not self._showing:
+            self._showing.extend(self._newest())
+            out.extend(self._mark())
+        for _ in range(min(_SLICE, len(self._showing))):
+            stream, ts_ms, line = self._showing.popleft()
+            out.append(RawLine(stream, readable(line), ts_ms))
+        self._give(out)
+
+    def _show_unfinished(self) -> None:
+        """Hand on last lines without an end, after all that came before them."""
+        for pipe in self._pipes:
+            parts = [part for line in pipe.splitter.close() for part in split_marked(line)]
+            now = self._clock.now_ms()
+            self._give([RawLine(pipe.stream, readable(part), now) for part in parts])
+
+    def _newest(self) -> Iterator[tuple[Stream, int, bytes]]:
+        taken: list[tuple[Piece, Stream, bytes]] = [
+            (piece, pipe.stream, part)
+            for pipe in self._pipes
+            for piece, line in pipe.tail.take(pipe.splitter)
+            for part in split_marked(line)
+        ]
+        taken.sort(key=lambda found: found[0].place)
+        return ((stream, piece.ts_ms, part) for piece, stream, part in taken)
+
+    def _mark(self) -> list[RawLine]:
+        """Say how much is missing before the lines that follow, if anything is."""
+        missing = self._let_go - self._told
+        self._told += missing
+        if not missing:
+            return []
+        text = f"[dicode] the log is full: {missing:,} bytes of output were left out here"
+        return [RawLine("stderr", text, self._clock.now_ms())]

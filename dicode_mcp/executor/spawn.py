@@ -20,9 +20,14 @@ from typing import Self
 from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor import tree
+from dicode_mcp.executor.orphans import Orphans, Strangers
 from dicode_mcp.executor.process import SpawnedProcess
-from dicode_mcp.executor.pump import OutputLimits, OutputPump
+from dicode_mcp.executor.pump import OutputPump
 from dicode_mcp.protocols import Health, Launch, LineSink
+from dicode_mcp.runs.log_room import LogLimits
+
+TEND_S = 30.0
+"""How long a dead orphan may wait to be reaped while no run ends."""
 
 NOT_ENFORCED = (
     "permissions.fs, permissions.net, permissions.run and resources are not yet enforced by this "
@@ -34,20 +39,29 @@ NOT_ENFORCED = (
 class SpawnExecutor:
     """Starts processes and stays with each to its end. Use it with ``async with``.
 
-    Leaving the block stops what still runs.
+    Leaving the block stops what still runs. ``strangers`` says which children of this process
+    come from elsewhere; children that it has when the executor is made are never touched.
     """
 
-    def __init__(self, clock: Clock, limits: OutputLimits | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        limits: LogLimits | None = None,
+        strangers: Strangers = Strangers.STARTED,
+    ) -> None:
         self._clock = clock
-        self._limits = limits or OutputLimits()
+        self._limits = limits or LogLimits()
         self._group = asyncio.TaskGroup()
         self._live: set[SpawnedProcess] = set()
+        self._orphans = Orphans(strangers)
+        self._closing = asyncio.Event()
         self._null = -1
 
     async def __aenter__(self) -> Self:
         """Begin to own processes."""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         await self._group.__aenter__()
+        self._group.create_task(self._tend(), name="orphans")
         return self
 
     async def __aexit__(
@@ -59,6 +73,7 @@ class SpawnExecutor:
         """Stop what still runs and wait for it."""
         try:
             await asyncio.gather(*(p.stop() for p in tuple(self._live)), return_exceptions=True)
+            self._closing.set()
             await self._group.__aexit__(kind, error, trace)
         finally:
             os.close(self._null)
@@ -100,7 +115,7 @@ class SpawnExecutor:
             given.close()
             try:
                 pump = OutputPump({"stdout": out, "stderr": err}, sink, self._clock, self._limits)
-                process = SpawnedProcess(pid, launch, pump, self._clock, self._one_left)
+                process = SpawnedProcess(pid, launch, pump, self._clock, self._orphans)
             except BaseException:
                 tree.send_group(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -127,8 +142,9 @@ class SpawnExecutor:
         popen.returncode = 0
         return popen.pid
 
-    def _one_left(self) -> bool:
-        return len(self._live) <= 1
+    async def _tend(self) -> None:
+        while not await self._clock.wait(self._closing, TEND_S):
+            self._orphans.tend()
 
     async def _own(self, process: SpawnedProcess) -> None:
         try:

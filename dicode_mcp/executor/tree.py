@@ -59,7 +59,7 @@ def _instance_mark(instance_id: str) -> bytes:
 def read_stat(pid: int, proc: str = PROC) -> Stat | None:
     """Read a process's line; None when there is no such process (or no ``/proc``)."""
     try:
-        raw = _read(f"{proc}/{pid}/stat")
+        raw = read_bytes(f"{proc}/{pid}/stat")
         # The name in parentheses may hold anything, parentheses and spaces too.
         rest = raw[raw.rindex(b")") + 2 :].split()
         return Stat(pid, rest[0].decode(), int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19]))
@@ -70,12 +70,31 @@ def read_stat(pid: int, proc: str = PROC) -> Stat | None:
 def read_environ(pid: int) -> frozenset[bytes]:
     """Read a process's first environment; empty when it cannot be read or has ended."""
     try:
-        return frozenset(_read(f"{PROC}/{pid}/environ").split(b"\0"))
+        return frozenset(read_bytes(f"{PROC}/{pid}/environ").split(b"\0"))
     except OSError:
         return frozenset()
 
 
-def _read(path: str) -> bytes:
+def read_pipes(pid: int) -> frozenset[str]:
+    """Name the pipes a process holds, as ``pipe_name`` does; empty when it cannot be seen."""
+    found: set[str] = set()
+    folder = f"{PROC}/{pid}/fd"
+    try:
+        for fd in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"{folder}/{fd}"))
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in found if name.startswith("pipe:"))
+
+
+def pipe_name(fd: int) -> str:
+    """Name a pipe as ``/proc`` does; both of its ends have the same name."""
+    return f"pipe:[{os.fstat(fd).st_ino}]"
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a file of ``/proc`` to its end. Raises ``OSError``."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts: list[bytes] = []
@@ -101,51 +120,34 @@ def recent_pids(main: int) -> range | None:
     runs. It spares the walk over every process of the machine.
     """
     try:
-        last = int(_read(f"{PROC}/loadavg").split()[-1])
+        last = int(read_bytes(f"{PROC}/loadavg").split()[-1])
     except (OSError, ValueError, IndexError):
         return None
     return range(main + 1, last + 1) if main <= last <= main + _NARROW else None
 
 
-def members(root: Root, pids: Iterable[int], *, alone: bool) -> list[Stat]:
-    """Find the processes of a tree among ``pids``, the main one excepted; dead ones of ours too.
+def members(root: Root, pids: Iterable[int], known: Collection[tuple[int, int]] = ()) -> list[Stat]:
+    """Find the processes of a tree among ``pids`` by group, session and mark; not the main one.
 
-    ``alone`` says that no other tree is alive: then an orphan that wiped its environment can
-    only be of this one.
+    The dead ones of the group and session too, and those that are ``known`` (pid and start).
     """
-    us = os.getpid()
-    session = os.getsid(0)
     found: list[Stat] = []
     for pid in pids:
-        if pid in (us, root.pid):
+        if pid in (os.getpid(), root.pid):
             continue
         stat = read_stat(pid)
-        if stat is not None and _belongs(root, stat, us=us, session=session, alone=alone):
+        if stat is not None and _belongs(root, stat, known):
             found.append(stat)
     return found
 
 
-def _belongs(root: Root, stat: Stat, *, us: int, session: int, alone: bool) -> bool:
+def _belongs(root: Root, stat: Stat, known: Collection[tuple[int, int]]) -> bool:
     if stat.start < root.start:
         return False
-    if root.pid in (stat.group, stat.session):
+    if root.pid in (stat.group, stat.session) or (stat.pid, stat.start) in known:
         return True
-    if stat.dead:
-        return stat.ppid == us and _fled(stat, session)
-    environ = read_environ(stat.pid)
     marks = root.marks
-    if marks and marks <= environ:
-        return True
-    marked = any(entry.startswith(b"DICODE_INSTANCE=") for entry in environ)
-    return alone and not marked and stat.ppid == us and _fled(stat, session)
-
-
-def _fled(stat: Stat, session: int) -> bool:
-    """Tell an adopted orphan from a child some other part of this process started itself.
-
-    A direct child is in our session, or leads its own.
-    """
-    return stat.session not in (session, stat.pid)
+    return not stat.dead and bool(marks) and marks <= read_environ(stat.pid)
 
 
 def reap(stats: Iterable[Stat]) -> None:

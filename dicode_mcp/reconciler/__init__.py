@@ -2,6 +2,7 @@
 
 from dicode_mcp.reconciler.look import NotInForce, TaskLoader
 from dicode_mcp.reconciler.loop import Reconciler
+from dicode_mcp.reconciler.readiness import ReadinessLog
 from dicode_mcp.reconciler.worker import Timing
 
-__all__ = ["NotInForce", "Reconciler", "TaskLoader", "Timing"]
+__all__ = ["NotInForce", "ReadinessLog", "Reconciler", "TaskLoader", "Timing"]

@@ -13,20 +13,12 @@ from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import DicodeError
 from dicode_mcp.protocols import Revision, Runtime
 from dicode_mcp.reconciler.plan import Desired, Seen
-from dicode_mcp.sources.discovery import (
-    MANIFEST,
-    Discovery,
-    Found,
-    Limits,
-    Scan,
-    Trouble,
-    discover,
-    inspect,
-    scan,
-)
+from dicode_mcp.registry import merge
+from dicode_mcp.sources.discovery import Discovery, Found, Limits, Scan, discover, inspect, scan
 from dicode_mcp.sources.fingerprint import fingerprint
+from dicode_mcp.sources.trouble import MANIFEST, Trouble, may_be_meant
 from dicode_mcp.spec.model import Task
-from dicode_mcp.spec.problems import Problem, SpecError
+from dicode_mcp.spec.problems import Problem, SpecError, problems_in
 
 _log = logging.getLogger("dicode.reconciler")
 
@@ -111,6 +103,23 @@ class Looker:
         seen = self._with_health(self._look_again(folder, revision) for folder in sorted(folders))
         return Look(Desired(self._source, seen, looked=frozenset(folders.values())))
 
+    def concerned(self, paths: Iterable[Path]) -> dict[Path, str] | None:
+        """Give the task folders, with their ids, to read again after ``paths`` changed.
+
+        A task is concerned by what changes in the tasks inside its folder too. None: only a
+        search can tell.
+        """
+        known = self.known()
+        folders: dict[Path, str] = {}
+        for path in paths:
+            around = [p for p in (path, *path.parents) if p in known]
+            if not around or _may_bring_tasks(path, known):
+                return None
+            below = f"{path}/"
+            inside = [p for p in known if str(p).startswith(below)]
+            folders |= {folder: known[folder] for folder in (*around, *inside)}
+        return folders
+
     def known(self) -> dict[Path, str]:
         """Give the folders with a manifest, and their ids, as last seen."""
         return {folder: memory.seen.id for folder, memory in self._memory.items()}
@@ -153,7 +162,7 @@ class Looker:
                 source_root=revision.root,
                 revision=revision.commit,
             )
-            said = self._ask(task)
+            checked, declared = self._ask(task)
         except SpecError as error:
             return _broken(found, error.problems)
         except DicodeError as error:
@@ -167,17 +176,24 @@ class Looker:
             _log.exception("a task folder could not be read", extra={"task": found.id})
             what = f"the server failed to read this folder ({type(error).__name__})"
             return _broken(found, [Problem(MANIFEST, 0, 0, "", what, "see the server's log")])
-        if any(c.type is ConditionType.READY and not c.status for c in said):
-            return Seen(found.id, found.folder, None, said)
+        faults = [c for c in checked if c.type is ConditionType.READY]
+        if faults:
+            problems = tuple(p for fault in faults for p in problems_in(fault.message))
+            return Seen(found.id, found.folder, None, merge(checked, declared), problems)
         ready = Condition(ConditionType.READY, True, "Loaded")
-        return Seen(found.id, found.folder, task, (ready, *said))
+        return Seen(found.id, found.folder, task, merge((ready,), checked, declared))
 
-    def _ask(self, task: Task) -> tuple[Condition, ...]:
+    def _ask(self, task: Task) -> tuple[Sequence[Condition], Sequence[Condition]]:
+        """Give what the runtime says, and what is said of the manifest.
+
+        A ``Ready`` of the runtime's keeps the task from coming in force. One of the manifest's
+        does not: it is in force, and something it declares is not served.
+        """
         runtime = self._eyes.runtimes.get(task.spec.runtime)
         checked = runtime.check(task) if runtime else ()
         # A ``Ready`` that is true says nothing: only this reader knows whether all is well.
         told = [c for c in checked if not (c.type is ConditionType.READY and c.status)]
-        return (*told, *self._eyes.not_in_force(task))
+        return told, self._eyes.not_in_force(task)
 
     def _with_health(self, looks: Iterable[Seen | None]) -> dict[str, Seen]:
         """Add what the machine lacks now, which no folder shows; runtimes are asked once a look."""
@@ -210,6 +226,13 @@ class Looker:
         if health.ok:
             return ()
         return (Condition(ConditionType.RUNTIME, False, "Unhealthy", health.message),)
+
+
+def _may_bring_tasks(path: Path, known: Mapping[Path, str]) -> bool:
+    """Tell whether a changed path may hold tasks, or troubles, that are not known yet."""
+    if path.is_dir():
+        return True
+    return may_be_meant(path.name) and not (path.name == MANIFEST and path.parent in known)
 
 
 def _below(folder: Path, unread: Sequence[Path]) -> bool:

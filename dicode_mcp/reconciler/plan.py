@@ -107,6 +107,7 @@ def _broken(source: str, seen: Seen, old: Entry | None) -> Entry:
         old,
         conditions=(*ready, *of_the_version_in_force),
         problems=seen.problems,
+        kept=True,
     )
 
 

@@ -11,6 +11,7 @@ from dicode_mcp.reconciler.plan import Action, Kind
 from dicode_mcp.registry import Entry
 
 _MOST_LINES = 20
+_MOST_TEXT = 2000
 
 
 class Reporter:
@@ -19,7 +20,8 @@ class Reporter:
     def __init__(self, source: str, log: logging.Logger) -> None:
         self._source = source
         self._log = log
-        self._broken: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        """What was last said to be wrong with a task."""
         self._failure = ""
 
     def changed(self, paths: Iterable[Path], root: Path) -> None:
@@ -36,13 +38,12 @@ class Reporter:
         """Say what was done to a task. ``took`` is seconds since the event that led to it."""
         task_id = action.entry.id
         if action.kind is Kind.REMOVE:
-            self._broken.pop(task_id, None)
+            self._told.pop(task_id, None)
             self._task(task_id, "removed")
             return
         if action.kind is Kind.BREAK:
-            self._break(action.entry)
+            self._fault(action.entry, "broken")
             return
-        self._broken.pop(task_id, None)
         if action.mended:
             self._task(task_id, "mended")
         if action.kind is Kind.REGISTER:
@@ -50,6 +51,10 @@ class Reporter:
         elif action.kind is Kind.UPDATE:
             since = "" if took is None else f"  ← {max(1, round(took * 1000))}ms"
             self._task(task_id, f"updated ({_hash(action.entry)}){since}")
+        if action.entry.ready:
+            self._told.pop(task_id, None)
+        else:
+            self._fault(action.entry, "not ready")
 
     def conflict(self, loser: Entry, owner: Entry | None) -> None:
         """Say that a source declares a task whose id another owns."""
@@ -57,14 +62,14 @@ class Reporter:
         what = f"conflict: source {loser.source} declares it too, but {whose}"
         self._task(loser.id, what, logging.WARNING)
 
-    def _break(self, entry: Entry) -> None:
+    def _fault(self, entry: Entry, word: str) -> None:
+        """Say all that is wrong with a task, once."""
         ready = find(entry.conditions, ConditionType.READY)
-        message = ready.message if ready else ""
-        if self._broken.get(entry.id) == message:
-            return
-        self._broken[entry.id] = message
-        first = str(entry.problems[0]) if entry.problems else message.partition("\n")[0]
-        self._task(entry.id, f"broken: {first}", logging.WARNING)
+        message = (ready.message or ready.reason) if ready else ""
+        if self._told.get(entry.id) != message:
+            self._told[entry.id] = message
+            text = f"task/{entry.id} {word}: {one_line(message)}"
+            self._say(logging.WARNING, text, word.replace(" ", "_"), entry.id)
 
     def fetched(self) -> None:
         """Say that a source that failed is back."""
@@ -92,6 +97,14 @@ class Reporter:
     def _say(self, level: int, text: str, action: str, task_id: str | None = None) -> None:
         facts = {"action": action, "source": self._source}
         self._log.log(level, "%s", text, extra=facts | ({"task": task_id} if task_id else {}))
+
+
+def one_line(message: str) -> str:
+    """Write a message of several lines as one, bounded."""
+    text = "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    if len(text) <= _MOST_TEXT:
+        return text
+    return f"{text[:_MOST_TEXT]}… (get_task shows all)"
 
 
 def _hash(entry: Entry) -> str:

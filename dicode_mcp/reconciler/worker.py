@@ -165,33 +165,27 @@ class Worker:
         woken_at, self._woken_at = self._woken_at, None
         paths, self._paths = self._paths, set()
         whole, self._whole = self._whole, False
-        folders = self._folders(paths)
-        revision = self._revision
-        if whole or folders is None or revision is None:
+        look, revision = None, self._revision
+        if revision is not None and not whole:
+            look = await self._in_thread(lambda: self._look(revision, paths))
+        if look is None:
             self._searched_at = self._clock.monotonic()
-            revision = await self.source.fetch()
-            look = await self._in_thread(lambda: self._looker.search(revision))
-            self._succeeded(revision, look)
-        else:
-            look = await self._in_thread(lambda: self._looker.look(revision, folders))
+            fetched = await self.source.fetch()
+            look = await self._in_thread(lambda: self._looker.search(fetched))
+            self._succeeded(fetched, look)
         self._apply(look, woken_at, patience=self._timing.patience if patient else 0.0)
 
-    def _folders(self, paths: set[Path]) -> dict[Path, str] | None:
-        """Give the task folders to read again, or None when only a search can tell."""
-        known = self._looker.known()
-        folders: dict[Path, str] = {}
-        for path in paths:
-            folder = next((p for p in (path, *path.parents) if p in known), None)
-            if folder is None:
-                return None
-            folders[folder] = known[folder]
-        by_id = {task_id: folder for folder, task_id in known.items()}
+    def _look(self, revision: Revision, paths: set[Path]) -> Look | None:
+        """Read the task folders concerned again, or give None when only a search can tell."""
+        folders = self._looker.concerned(paths)
+        if folders is None:
+            return None
+        by_id = {task_id: folder for folder, task_id in self._looker.known().items()}
         for task_id in self._doubts:
-            # A manifest that is gone may uncover tasks below it: that takes a search.
             if task_id not in by_id:
                 return None
             folders[by_id[task_id]] = task_id
-        return folders
+        return self._looker.look(revision, folders)
 
     def _apply(self, look: Look, woken_at: float | None, *, patience: float) -> None:
         observed = self._registry.claims(self.source.name)

@@ -12,13 +12,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dicode_mcp.clock import Clock
-from dicode_mcp.errors import DicodeError, Retry
+from dicode_mcp.errors import STORAGE_TROUBLE, DicodeError
 from dicode_mcp.protocols import AuditEntry, Store
 from dicode_mcp.service.principal import Principal
 
 log = logging.getLogger("dicode.audit")
 
 _RETRY_PAUSE_S = 1.0
+MAX_WAITING = 10_000
+"""Entries that wait while the store cannot write (a full disk); further ones are dropped."""
 
 
 class Audit:
@@ -28,6 +30,7 @@ class Audit:
         self._store = store
         self._clock = clock
         self._entries: asyncio.Queue[AuditEntry | None] = asyncio.Queue()
+        self._dropped = 0
 
     @asynccontextmanager
     async def action(
@@ -51,6 +54,10 @@ class Audit:
         self, principal: Principal, action: str, target: str, outcome: str, **detail: Any
     ) -> None:
         """Take one entry. ``detail`` never holds values that could be secrets."""
+        if self._entries.qsize() >= MAX_WAITING:
+            self._dropped += 1
+            log.error("the audit log cannot keep up: %d entries were dropped", self._dropped)
+            return
         self._entries.put_nowait(
             AuditEntry(
                 at_ms=self._clock.now_ms(),
@@ -77,7 +84,7 @@ class Audit:
             try:
                 return await self._store.add_audit(entry)
             except DicodeError as error:
-                if error.retry is not Retry.BACKOFF:
-                    log.error("an audit entry could not be stored", extra=error.as_dict())
+                if error.code not in STORAGE_TROUBLE:
+                    log.error("an audit entry could not be stored: %s", error.message)
                     return
             await asyncio.sleep(_RETRY_PAUSE_S)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
-from dicode_mcp.events import EventBus, RunProgress
+from dicode_mcp.events import EventBus, LogAppended, RunProgress
 from dicode_mcp.protocols import LogQuery, RunQuery, Store
 from dicode_mcp.queue import Queue
 from dicode_mcp.registry import Registry
@@ -17,7 +17,9 @@ from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import log_view, run_detail, run_line
 
-OnProgress = Callable[[RunProgress], Awaitable[None]]
+Told = RunProgress | LogAppended
+"""What a run tells while it is on."""
+OnTold = Callable[[Told], Awaitable[None]]
 
 TAIL_LINES = 20
 
@@ -61,6 +63,9 @@ class RunsService:
                     idempotency_key=idempotency_key,
                 )
             )
+        if run.status.ended:
+            # The idempotency key was used before: what that run gave is the answer.
+            return await self.get(principal, run.id)
         return run_detail(run)
 
     async def wait(
@@ -68,37 +73,35 @@ class RunsService:
         principal: Principal,
         run_id: str,
         seconds: float,
-        on_progress: OnProgress | None = None,
+        on_told: OnTold | None = None,
     ) -> dict[str, Any]:
         """Show a run once it has ended, or as it stands after ``seconds``.
 
-        ``on_progress`` gets what the task tells of its progress meanwhile.
+        ``on_told`` gets what the task tells meanwhile: its progress and its log.
         """
         if principal.task_globs is not None:
             await self._run(principal, run_id)
         principal.require("read")
-        if on_progress is None or seconds <= 0:
+        if on_told is None or seconds <= 0:
             run = await self._queue.wait(run_id, seconds)
         else:
-            run = await self._wait_with_progress(run_id, seconds, on_progress)
+            run = await self._wait_and_tell(run_id, seconds, on_told)
         return run_detail(run, await self._tail(run.id))
 
-    async def _wait_with_progress(
-        self, run_id: str, seconds: float, on_progress: OnProgress
-    ) -> Run:
+    async def _wait_and_tell(self, run_id: str, seconds: float, on_told: OnTold) -> Run:
         # Not a TaskGroup: a listener that is gone must not end the wait, nor wrap its errors.
-        teller = asyncio.create_task(self._tell(run_id, on_progress))
+        teller = asyncio.create_task(self._tell(run_id, on_told))
         try:
             return await self._queue.wait(run_id, seconds)
         finally:
             teller.cancel()
             await asyncio.gather(teller, return_exceptions=True)
 
-    async def _tell(self, run_id: str, on_progress: OnProgress) -> None:
-        with self._bus.subscribe() as events:
+    async def _tell(self, run_id: str, on_told: OnTold) -> None:
+        with self._bus.subscribe(kinds=(RunProgress, LogAppended)) as events:
             async for event in events:
-                if isinstance(event, RunProgress) and event.run_id == run_id:
-                    await on_progress(event)
+                if isinstance(event, RunProgress | LogAppended) and event.run_id == run_id:
+                    await on_told(event)
 
     async def list(
         self,

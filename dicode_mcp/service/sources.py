@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Protocol
 
-from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.registry import Registry, SourceState
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.principal import Principal
@@ -43,12 +41,6 @@ class SourcesService:
 
     def _state(self, name: str) -> SourceState:
         state = self._registry.source_state(name)
-        if state is not None:
-            return state
-        names = [s.name for s in self._registry.source_states()]
-        near = difflib.get_close_matches(name, names, n=3)
-        raise DicodeError(
-            Code.SOURCE_NOT_FOUND,
-            f"source '{name[:128]}' not found; sources here: {', '.join(names) or 'none'}",
-            hint=f"did you mean '{near[0]}'?" if near else "call list_sources",
-        )
+        if state is None:
+            raise self._registry.unknown_source(name)
+        return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from dicode_mcp.protocols import Health, Store
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.service.principal import Principal
-from dicode_mcp.service.views import is_paused, is_ready
+from dicode_mcp.service.views import is_paused, state_of
 
 _MINUTE_MS = 60 * 1000
 _DAY_MS = 24 * 60 * _MINUTE_MS
@@ -120,12 +121,14 @@ class StatusService:
         """Count the tasks by state; again only when one of them changed."""
         moment = self._bus.published[TasksChanged]
         if self._tasks is None or self._tasks[0] != moment:
-            entries = self._registry.entries()
-            ready = sum(1 for entry in entries if is_ready(entry))
+            entries = (*self._registry.entries(), *self._registry.contested())
+            states = Counter(state_of(entry) for entry in entries)
             counts = {
                 "total": len(entries),
-                "ready": ready,
-                "broken": len(entries) - ready,
+                "ready": states["ready"],
+                "broken": states["broken"],
+                "unavailable": states["unavailable"],
+                "conflict": states["conflict"],
                 "paused": sum(1 for entry in entries if is_paused(entry)),
             }
             self._tasks = (moment, counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,18 +20,20 @@ from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import (
     condition_view,
     is_paused,
-    is_ready,
     problem_view,
+    state_of,
     task_detail,
     task_view,
 )
+from dicode_mcp.spec.loader import MANIFEST
 from dicode_mcp.spec.model import Task
-from dicode_mcp.spec.problems import Problem, SpecError
+from dicode_mcp.spec.problems import Problem, SpecError, nearest, problems_in
 
 NextRun = Callable[[str], int | None]
 """Gives when a task will start by itself next (epoch ms), if it will."""
 
 PAUSE_OWNER = "pause"
+_MOST_TAGS = 30
 
 
 class FolderLoader(Protocol):
@@ -82,10 +85,12 @@ class TasksService:
     ) -> dict[str, Any]:
         """List tasks by id: ``{tasks: […], next_cursor?}``, those that lost their id included.
 
-        ``query`` matches id, name, description and tags, all its words. ``status`` is ``ready``
-        ``broken`` or ``paused``.
+        ``query`` matches id, name, description and tags, all its words. ``status`` is ``paused``
+        or a ``state_of``. Raises SOURCE_NOT_FOUND; of a tag that no task has, ``note`` says so.
         """
         principal.require("read")
+        if source and self._registry.source_state(source) is None:
+            raise self._registry.unknown_source(source)
         after = decode(cursor) if cursor else ""
         found = [
             entry
@@ -99,6 +104,8 @@ class TasksService:
         result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in page]}
         if len(found) > limit:
             result["next_cursor"] = encode(_key(page[-1]))
+        if tag and not found and (note := self._unknown_tag(principal, tag)):
+            result["note"] = note
         return result
 
     async def get(
@@ -174,6 +181,21 @@ class TasksService:
             return _verdict(list(error.problems), [])
         return _verdict([], await asyncio.to_thread(self._check, task))
 
+    def _unknown_tag(self, principal: Principal, tag: str) -> str | None:
+        tags = {
+            known
+            for entry in self._everything()
+            if entry.task is not None and principal.sees(entry.id)
+            for known in entry.task.spec.tags
+        }
+        if tag in tags:
+            return None
+        match = nearest(tag, sorted(tags))
+        shown = ", ".join(sorted(tags)[:_MOST_TAGS]) or "none"
+        more = f" and {len(tags) - _MOST_TAGS} more" if len(tags) > _MOST_TAGS else ""
+        closest = f" Did you mean '{match}'?" if match else ""
+        return f"no task has the tag '{tag[:128]}'.{closest} Tags here: {shown}{more}."
+
     def _everything(self) -> list[Entry]:
         """Give what is in force, and what lost its id to another source, by id."""
         return sorted((*self._registry.entries(), *self._registry.contested()), key=_key)
@@ -189,14 +211,27 @@ class TasksService:
 
 
 def _task_folder(path: str) -> Path:
-    folder = Path(path).expanduser()
-    if folder.name == "task.yaml":
+    """Give the folder meant by ``path``, which may name its manifest. Blocks."""
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_absolute():
+        raise DicodeError(
+            Code.INVALID_ARGUMENT,
+            f"path is relative: '{path[:256]}'; the server does not know your working directory",
+            hint="give the absolute path of the folder that holds task.yaml, or a task's id",
+        )
+    if folder.name == MANIFEST:
         folder = folder.parent
-    if not folder.is_absolute() or not folder.is_dir():
+    if not folder.exists():
         raise DicodeError(
             Code.NOT_FOUND,
-            "path is not an absolute path of a folder on the server's machine",
-            hint="give the absolute path of the folder that holds task.yaml",
+            f"there is no folder {str(folder)[:1024]} on the server's machine",
+            hint="correct the path; get_task and list_sources show the folders of tasks",
+        )
+    if not folder.is_dir():
+        raise DicodeError(
+            Code.INVALID_ARGUMENT,
+            f"{str(folder)[:1024]} is a file, and not one named {MANIFEST}",
+            hint="give the folder that holds task.yaml, or the file's text as text",
         )
     return folder
 
@@ -207,9 +242,10 @@ def _key(entry: Entry) -> str:
 
 def _verdict(problems: list[Problem], conditions: list[Condition]) -> dict[str, Any]:
     blocking = [c for c in conditions if c.type is ConditionType.READY and not c.status]
+    found = [*problems, *(p for c in blocking for p in problems_in(c.message or c.reason))]
     return {
-        "valid": not problems and not blocking,
-        "problems": [problem_view(p) for p in problems],
+        "valid": not found,
+        "problems": [problem_view(p) for p in found],
         "conditions": [condition_view(c) for c in conditions],
     }
 
@@ -234,4 +270,4 @@ def _matches(
 def _status(entry: Entry) -> str:
     if is_paused(entry):
         return "paused"
-    return "ready" if is_ready(entry) else "broken"
+    return state_of(entry)

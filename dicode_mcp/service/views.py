@@ -13,6 +13,12 @@ from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Output, Run, RunError, RunStatus
 from dicode_mcp.spec.problems import Problem
 
+SHOWN_BROKEN = 10
+"""How many broken tasks a source shows."""
+SHOWN_PROBLEMS = 20
+"""How many places that were not read a source shows."""
+_FAULT_CHARS = 300
+
 
 def condition_view(condition: Condition) -> dict[str, Any]:
     """Show a condition; ``status`` is "True" or "False", as Kubernetes writes it."""
@@ -43,10 +49,19 @@ def is_paused(entry: Entry) -> bool:
     return paused is not None and paused.status
 
 
-def is_ready(entry: Entry) -> bool:
-    """Tell whether what is written is what is in force."""
+def state_of(entry: Entry) -> str:
+    """Say how a task stands, pauses aside: ``ready conflict broken unavailable``.
+
+    ``conflict``: another owns its id or webhook path. ``broken``: what is written is not in force
+    or cannot be served. ``unavailable``: this machine lacks what its runtime needs.
+    """
+    if entry.contested:
+        return "conflict"
     ready = find(entry.conditions, ConditionType.READY)
-    return entry.task is not None and (ready is None or ready.status)
+    if entry.task is None or (ready is not None and not ready.status):
+        return "broken"
+    runtime = find(entry.conditions, ConditionType.RUNTIME)
+    return "ready" if runtime is None or runtime.status else "unavailable"
 
 
 def task_view(
@@ -62,6 +77,7 @@ def task_view(
         runtime=task.spec.runtime if task else None,
         trigger=_trigger_view(task.manifest) if task else None,
         enabled=task is not None and not is_paused(entry),
+        kept=entry.kept or None,
         hash=task.short_hash if task else None,
         source=entry.source,
         revision=task.revision if task else None,
@@ -165,8 +181,10 @@ def log_view(line: LogLine) -> dict[str, Any]:
 
 
 def source_view(state: SourceState) -> dict[str, Any]:
-    """Show a source."""
+    """Show a source, its first problems and broken tasks, and how to see the rest."""
     commit = state.revision.commit if state.revision else None
+    broken = state.broken[:SHOWN_BROKEN]
+    rest = len(state.broken) - len(broken)
     return _compact(
         name=state.name,
         type=state.kind,
@@ -176,7 +194,29 @@ def source_view(state: SourceState) -> dict[str, Any]:
         dev_mode=state.dev_mode,
         tasks=state.task_count,
         conditions=[condition_view(c) for c in state.conditions],
-        problems=[problem_view(p) for p in state.problems] or None,
+        problems=_problems_view(state.problems) or None,
+        broken=[{"id": task_id, "message": _short(fault)} for task_id, fault in broken] or None,
+        broken_count=len(state.broken) or None,
+        broken_rest=_rest(state.name, rest) if rest else None,
+    )
+
+
+def _problems_view(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    shown = [problem_view(problem) for problem in problems[:SHOWN_PROBLEMS]]
+    if len(problems) > SHOWN_PROBLEMS:
+        shown.append({"message": f"and {len(problems) - SHOWN_PROBLEMS} more"})
+    return shown
+
+
+def _short(fault: str) -> str:
+    text = "; ".join(line.strip() for line in fault.splitlines() if line.strip())
+    return text if len(text) <= _FAULT_CHARS else f"{text[:_FAULT_CHARS]}…"
+
+
+def _rest(source: str, count: int) -> str:
+    return (
+        f"{count} more: list_tasks with source {json.dumps(source, ensure_ascii=False)} and "
+        'status "broken" (then "conflict") shows all of them'
     )
 
 

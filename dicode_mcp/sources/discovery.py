@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from dicode_mcp.sources.trouble import MANIFEST, Strays, Trouble
 from dicode_mcp.spec import digest
 from dicode_mcp.spec.ids import check_task_id
-
-MANIFEST = "task.yaml"
 
 _NEVER_MEANT = ("#*#", "*.sw?", "*.py[co]", "*___jb_???___")
 """What editors and interpreters leave beside the files a person means."""
@@ -47,15 +46,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """A place that could not be searched, what is wrong with it, and what to do."""
-
-    path: Path
-    message: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """A folder with a manifest. ``trouble`` is set when it cannot be a task as it stands."""
 
@@ -69,7 +59,8 @@ class Discovery:
     """What a search found, sorted by id.
 
     ``unread`` are folders that could not be searched: nothing is known about what lies below
-    them. ``troubles`` has a sentence for each of these and for links that were left alone.
+    them. ``troubles`` has a sentence for each of these, for links that were left alone and for
+    files that look like manifests and are none.
     """
 
     found: tuple[Found, ...] = ()
@@ -80,7 +71,7 @@ class Discovery:
 def discover(
     root: Path, *, prefix: str = "", limits: Limits | None = None, scan: Scan = scan
 ) -> Discovery:
-    """Search ``root`` for folders with a ``task.yaml``; below such a folder nothing is searched.
+    """Search ``root`` for folders with a ``task.yaml``, at any depth, also inside of each other.
 
     An id is the folder relative to the root, below ``prefix`` when one is given; a root that is
     itself a task is named after its folder. Links to folders are not followed.
@@ -94,26 +85,37 @@ def discover(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder to search."""
+
+    folder: Path
+    depth: int = 0
+    inside_a_task: bool = False
+
+
 class _Search:
     def __init__(self, root: Path, prefix: str, limits: Limits, scan: Scan) -> None:
         self._root = root
         self._prefix = prefix
         self._limits = limits
         self._scan = scan
+        self._strays = Strays()
         self.found: list[Found] = []
         self.unread: list[Path] = []
         self.troubles: list[Trouble] = []
 
     def run(self) -> None:
-        waiting = [(self._root, 0)]
-        for count, (folder, depth) in enumerate(_drain(waiting)):
+        waiting = [_Place(self._root)]
+        for count, place in enumerate(_drain(waiting)):
             if count >= self._limits.folders:
-                self._give_up(folder, waiting)
+                self._give_up(place.folder, waiting)
                 return
-            waiting.extend((child, depth + 1) for child in self._enter(folder, depth))
+            waiting.extend(self._enter(place))
 
-    def _enter(self, folder: Path, depth: int) -> list[Path]:
-        if depth > self._limits.depth:
+    def _enter(self, place: _Place) -> list[_Place]:
+        folder = place.folder
+        if place.depth > self._limits.depth:
             self._skip(
                 folder,
                 f"deeper than {self._limits.depth} folders below the source; not searched",
@@ -123,7 +125,7 @@ class _Search:
         try:
             entries = self._scan(folder)
         except OSError as error:
-            if depth and isinstance(error, FileNotFoundError):
+            if place.depth and isinstance(error, FileNotFoundError):
                 return []
             self._skip(
                 folder, f"cannot be read: {error.strerror}", "give the server's user read access"
@@ -132,15 +134,21 @@ class _Search:
         manifest = next((entry for entry in entries if entry.name == MANIFEST), None)
         if manifest is not None:
             self.found.append(self._found(folder, manifest))
-            return []
-        return [Path(entry.path) for entry in reversed(entries) if self._searched(entry)]
+        inside = place.inside_a_task or manifest is not None
+        self.troubles += self._strays.among(entries, inside_a_task=inside)
+        return [
+            _Place(Path(entry.path), place.depth + 1, inside)
+            for entry in reversed(entries)
+            if self._searched(entry, inside)
+        ]
 
-    def _searched(self, entry: os.DirEntry[str]) -> bool:
+    def _searched(self, entry: os.DirEntry[str], inside_a_task: bool) -> bool:
         if is_ignored(entry.name, folder=True):
             return False
         if not entry.is_symlink():
             return entry.is_dir(follow_symlinks=False)
-        if entry.is_dir():
+        # A task's own links are its own business.
+        if not inside_a_task and entry.is_dir():
             self.troubles.append(
                 Trouble(
                     Path(entry.path),
@@ -159,8 +167,8 @@ class _Search:
         self.unread.append(folder)
         self.troubles.append(Trouble(folder, message, hint))
 
-    def _give_up(self, folder: Path, waiting: Iterable[tuple[Path, int]]) -> None:
-        self.unread.extend([folder, *(path for path, _ in waiting)])
+    def _give_up(self, folder: Path, waiting: Iterable[_Place]) -> None:
+        self.unread.extend([folder, *(place.folder for place in waiting)])
         self.troubles.append(
             Trouble(
                 self._root,
@@ -170,7 +178,7 @@ class _Search:
         )
 
 
-def _drain(waiting: list[tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
+def _drain(waiting: list[_Place]) -> Iterator[_Place]:
     while waiting:
         yield waiting.pop()
 

@@ -233,8 +233,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "max_concurrent_runs": "The most runs at once; twice the cores by default.",
         "sandbox": "Whether tasks are held to their permissions by the kernel.",
         "drain": "How long a stop waits for runs.",
-        "max_log_bytes": "The most log of one run.",
-        "max_log_lines": "The most log lines of one run.",
+        "max_log_bytes": "How much log of one run is kept; then the newest lines replace others.",
+        "max_log_lines": "How many log lines of one run are kept; then the newest replace others.",
     },
     "NotificationsConfig": {
         "on_success": "Tell of runs that worked.",

@@ -80,6 +80,7 @@ def validate_text(
 
 def _validated(document: yaml12.Document, data: Any, runtimes: Collection[str]) -> TaskSpec:
     """Validate raw data; problems of the text and of its meaning are told together."""
+    _require_task(document, data)
     found: list[Problem] = list(document.problems)
     spec = None
     try:
@@ -91,6 +92,16 @@ def _validated(document: yaml12.Document, data: Any, runtimes: Collection[str]) 
     if found or spec is None:
         raise SpecError(in_order(found))
     return spec
+
+
+def _require_task(document: yaml12.Document, data: Any) -> None:
+    """Tell a TaskSet from a task before each of its keys is called unknown."""
+    if isinstance(data, dict) and cast(dict[str, Any], data).get("kind") == "TaskSet":
+        message = "'TaskSet' is not read by this build"
+        hint = "allowed: Task; give each task a folder of its own with a task.yaml"
+        raise SpecError(
+            [problem_at(("kind",), message, hint, places=document.places, file=document.file)]
+        )
 
 
 class TaskLoader:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dicode_mcp.spec.model import TaskSpec
+from dicode_mcp.spec.model import TaskSpec, is_endless
 from dicode_mcp.spec.quantities import format_duration
 from dicode_mcp.spec.templates import has_placeholder
 
@@ -35,12 +35,20 @@ def spec_json(spec: TaskSpec) -> str:
 
 
 def render_manifest(spec: TaskSpec) -> dict[str, Any]:
-    """Write a spec as a manifest that says the same, with the defaults that matter spelled out."""
+    """Write a spec as a manifest that says the same: what was written, and defaults that matter.
+
+    Nothing is null, but for a ``timeout`` that was switched off where there would be one.
+    """
     out: dict[str, Any] = spec.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
+        mode="json", by_alias=True, exclude_none=True, exclude_unset=True
     )
     out["trigger"] = _trigger(spec, out["trigger"])
-    out["timeout"] = None if spec.timeout is None else format_duration(spec.timeout)
+    if spec.timeout is not None:
+        out["timeout"] = format_duration(spec.timeout)
+    elif not is_endless(spec.runtime, spec.trigger.kind):
+        out["timeout"] = None
+    if spec.permissions.fs:
+        out["permissions"]["fs"] = [grant.model_dump(mode="json") for grant in spec.permissions.fs]
     chain = spec.on_failure_chain
     if chain is not None and not chain.params:
         out["on_failure_chain"] = chain.task

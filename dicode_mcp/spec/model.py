@@ -204,9 +204,7 @@ def _failure_chain(value: Any) -> Any:
 
 def _params_file_form(params: tuple[ParamSpec, ...]) -> dict[str, Any]:
     return {
-        p.name: p.model_dump(
-            mode="json", exclude={"name"}, exclude_none=True, exclude_defaults=True
-        )
+        p.name: p.model_dump(mode="json", exclude={"name"}, exclude_none=True, exclude_unset=True)
         | {"type": p.type}
         for p in params
     }
@@ -253,10 +251,13 @@ class TaskSpec(Model):
     def prepare(cls, raw: Raw) -> Raw:
         """Read ``container`` as ``docker``, a null key as absent; add the timeout."""
         out = {key: value for key, value in raw.items() if value is not None or key == "timeout"}
+        if "trigger" in raw:
+            # An empty one is there: what it lacks is a kind.
+            out.setdefault("trigger", {})
         container = out.pop("container", None)
         if container is not None:
             out["docker"] = container
-        if "timeout" not in out and not _is_endless(out):
+        if "timeout" not in out and not is_endless(_runtime_of(out), _kind_of(out)):
             out["timeout"] = DEFAULT_TIMEOUT_S
         return out
 
@@ -300,8 +301,13 @@ def _is_daemon(trigger: Any) -> bool:
     return isinstance(trigger, Mapping) and cast(Raw, trigger).get("daemon") is True
 
 
-def _is_endless(raw: Raw) -> bool:
-    return _is_daemon(raw.get("trigger")) or _runtime_of(raw) in CONTAINER_RUNTIMES
+def _kind_of(raw: Raw) -> str:
+    return "daemon" if _is_daemon(raw.get("trigger")) else ""
+
+
+def is_endless(runtime: Any, kind: str) -> bool:
+    """Tell whether a run may last for ever when nothing is said: containers and daemons."""
+    return kind == "daemon" or runtime in CONTAINER_RUNTIMES
 
 
 def _container_rules(raw: Raw, findings: Findings) -> None:

@@ -19,12 +19,16 @@ _SHOWN_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class ParamProblem:
-    """One fault: ``problem`` is ``unknown``, ``wrong_type``, ``not_in_enum`` or ``missing``."""
+    """One fault: ``problem`` is ``unknown``, ``wrong_type``, ``not_in_enum`` or ``missing``.
+
+    What is missing also has its declared ``type`` and the values allowed.
+    """
 
     param: str
     problem: str
     message: str
     allowed: tuple[Any, ...] | None = None
+    type: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON-able form."""
@@ -35,6 +39,8 @@ class ParamProblem:
         }
         if self.allowed is not None:
             out["allowed"] = list(self.allowed)
+        if self.type is not None:
+            out["type"] = self.type
         return out
 
 
@@ -45,7 +51,7 @@ def bind_params(
 
     A given null counts as not given. ``strict`` refuses undeclared names; otherwise they are left
     out. Raises ``DicodeError(INVALID_PARAMS)`` that names every fault, with
-    ``data = {problems: [{param, problem, message, allowed?}], declared: [name]}``.
+    ``data = {problems: [{param, problem, message, allowed?, type?}], declared: [name]}``.
     """
     problems = _unknown(specs, given) if strict else []
     bound: dict[str, Any] = {}
@@ -55,7 +61,7 @@ def bind_params(
             if spec.default is not None:
                 bound[spec.name] = spec.default
             elif spec.required:
-                problems.append(ParamProblem(spec.name, "missing", f"'{spec.name}' is required"))
+                problems.append(_missing(spec))
             continue
         problem, read = _read(spec, value)
         if problem:
@@ -65,6 +71,11 @@ def bind_params(
     if problems:
         raise _refusal(specs, problems)
     return bound
+
+
+def _missing(spec: ParamSpec) -> ParamProblem:
+    message = f"'{spec.name}' is required"
+    return ParamProblem(spec.name, "missing", message, spec.enum, spec.type)
 
 
 def _unknown(specs: Sequence[ParamSpec], given: Mapping[str, Any]) -> list[ParamProblem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from pydantic import field_validator
 
@@ -16,6 +16,20 @@ from dicode_mcp.spec.base import Findings, Model, Raw, fail
 from dicode_mcp.spec.fields import Flag, check_cron
 
 ParamType = Literal["string", "number", "boolean", "cron"]
+
+TYPES: tuple[ParamType, ...] = get_args(ParamType)
+_MEANT: Mapping[str, ParamType] = {
+    "int": "number",
+    "integer": "number",
+    "float": "number",
+    "double": "number",
+    "decimal": "number",
+    "num": "number",
+    "bool": "boolean",
+    "str": "string",
+    "text": "string",
+}
+"""What other languages call our types."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?")
@@ -126,6 +140,14 @@ class ParamSpec(Model):
         if isinstance(raw.get("enum"), (list, tuple)):
             out["enum"] = tuple(_coerced(kind, item) for item in raw["enum"])
         return out
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _type(cls, name: Any) -> Any:
+        meant = _MEANT.get(name.strip().lower()) if isinstance(name, str) else None
+        if meant is not None:
+            fail("is not a type of parameter", f"allowed: {', '.join(TYPES)}; write '{meant}'")
+        return name
 
     @field_validator("name")
     @classmethod

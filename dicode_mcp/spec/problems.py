@@ -27,6 +27,7 @@ _SECRET_SEGMENT = re.compile(
     re.IGNORECASE,
 )
 _SHOWN_CHARS = 40
+_PLACED = re.compile(r"(?P<file>[^\s:]+\.[A-Za-z0-9]+)(?::(?P<line>[0-9]{1,9}))?: (?P<what>.+)")
 _QUOTED = re.compile(r"'([^']*)'")
 
 _EXPECTED: Mapping[str, str] = {
@@ -115,6 +116,18 @@ def _listing(problems: Sequence[Problem]) -> list[str]:
     if len(problems) > SHOWN_PROBLEMS:
         lines.append(f"and {len(problems) - SHOWN_PROBLEMS} more problems")
     return lines
+
+
+def problems_in(message: str, file: str = "task.yaml") -> tuple[Problem, ...]:
+    """Read a condition's lines of the form ``task.py:3: what``; others are of ``file``, whole."""
+    return tuple(_line_problem(line, file) for line in message.splitlines() if line.strip())
+
+
+def _line_problem(line: str, file: str) -> Problem:
+    placed = _PLACED.fullmatch(line.strip())
+    if placed is None:
+        return Problem(file, 0, 0, "", line.strip())
+    return Problem(placed["file"], int(placed["line"] or 0), 0, "", placed["what"])
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -99,11 +99,8 @@ class TriggerSpec(Model):
         kinds = kinds_of(raw)
         if len(kinds) != 1:
             named = ", ".join(kinds) if kinds else "none"
-            findings.add(
-                (),
-                f"needs exactly one trigger, found {named}",
-                "keep one of: " + ", ".join(kinds or KINDS),
-            )
+            hint = f"keep one of: {named}" if kinds else f"add one of: {', '.join(KINDS)}"
+            findings.add((), f"needs exactly one trigger, found {named}", hint)
             return
         for option, owner in OPTIONS.items():
             if option in raw and owner not in kinds:

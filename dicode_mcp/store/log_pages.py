@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from dicode_mcp.protocols import LogPage, LogQuery
-from dicode_mcp.runs.logs import LogLine
+from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.store.codec import page_size
 
 MAX_LINES = 10_000
@@ -17,6 +17,16 @@ def matching(lines: Iterable[LogLine], query: LogQuery) -> Iterator[LogLine]:
     """Give the lines that a query's ``after`` and ``level`` let through."""
     level = query.level or 0
     return (line for line in lines if line.seq > query.after and line.level >= level)
+
+
+def trimmed(first_seq: int, last_seq: int, ts_ms: int) -> LogLine:
+    """Give the line that stands in the place of those that made room for newer ones."""
+    number = last_seq - first_seq + 1
+    text = (
+        f"[dicode] {number:,} log lines were left out here: the log is full and keeps its first "
+        "and its newest lines"
+    )
+    return LogLine(last_seq, ts_ms, Level.WARN, text)
 
 
 def first_page(lines: Iterable[LogLine], query: LogQuery) -> LogPage:

@@ -206,6 +206,13 @@ class SqliteStore:
         """Return when the lines of a run are on disk, or dropped."""
         await self._book.flush(run_id)
 
+    async def trim_logs(self, run_id: str, *, after: int, before: int) -> None:
+        """Put one line in the place of those between two seqs; see ``Store``."""
+        # Lines in memory include those of the last chunk on disk, which may yet be written again.
+        held = self._book.held(run_id)
+        end = min(before, held[0].seq) if held else before
+        await self._logs.run(lambda c: chunks.trim(c, run_id, after, end), essential=True)
+
     async def read_logs(self, run_id: str, query: LogQuery) -> LogPage:
         """Read a run's log."""
         held = self._book.held(run_id)

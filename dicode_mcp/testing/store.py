@@ -151,6 +151,16 @@ class MemoryStore:
     async def flush_logs(self, run_id: str) -> None:
         """Do nothing: lines are where they are kept."""
 
+    async def trim_logs(self, run_id: str, *, after: int, before: int) -> None:
+        """Put one line in the place of those between two seqs; see ``Store``."""
+        lines = self._logs.get(run_id, [])
+        gone = [line for line in lines if after < line.seq < before]
+        if gone:
+            last = gone[-1]
+            mark = log_pages.trimmed(after + 1, last.seq, last.ts_ms)
+            start = lines.index(gone[0])
+            lines[start : start + len(gone)] = [mark]
+
     async def read_logs(self, run_id: str, query: LogQuery) -> LogPage:
         """Read a run's log."""
         return log_pages.page_of(self._logs.get(run_id, []), query)

@@ -38,7 +38,7 @@ params:
   city: {{type: string, description: Where, required: true}}
 permissions:             # what is not listed is denied
   net: [api.example.com]
-  env: [{{name: API_TOKEN, secret: weather_token}}]
+  env: [{{name: API_TOKEN, from: "env:WEATHER_TOKEN", optional: true}}]
 timeout: 60s
 
 Its task.py:

@@ -1,4 +1,4 @@
-"""What a waiting caller is told while its run goes on.
+"""What a waiting caller is told while its run goes on: how far it is, and what it logs.
 
 MCP wants every progress value of a call to be greater than the one before. The first thing told
 picks the scale: what the task itself counts, or the seconds waited.
@@ -11,11 +11,24 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import mcp_types as t
+
 from dicode_mcp.clock import Clock
-from dicode_mcp.events import RunProgress
+from dicode_mcp.events import LogAppended, RunProgress
+from dicode_mcp.runs.logs import Level
+from dicode_mcp.tools.client import Client, NoClient
 from dicode_mcp.tools.registry import Report
+from dicode_mcp.tools.sizes import MAX_MESSAGE, cut
 
 HEARTBEAT_S = 4.0
+
+_LEVELS: dict[Level, t.LoggingLevel] = {
+    Level.DEBUG: "debug",
+    Level.INFO: "info",
+    Level.WARN: "warning",
+    Level.ERROR: "error",
+    Level.SECURITY: "critical",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +71,31 @@ class Scale:
 
 
 class Teller:
-    """Tells one caller: beats by time, and what the task says."""
+    """Tells one caller: beats by time, what the task says, and its log to who asked for logs."""
 
-    def __init__(self, report: Report, clock: Clock, *, every_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self,
+        report: Report,
+        clock: Clock,
+        *,
+        client: Client | None = None,
+        every_s: float = HEARTBEAT_S,
+    ) -> None:
         self._report = report
+        self._client = client or NoClient()
         self._clock = clock
         self._began = clock.monotonic()
         self._every_s = every_s
         self._scale = Scale()
 
-    async def on_progress(self, progress: RunProgress) -> None:
-        """Pass on a task's progress."""
-        await self._tell(self._scale.of_task(progress, self._waited()))
+    async def on_told(self, told: RunProgress | LogAppended) -> None:
+        """Pass on a task's progress or lines of its log."""
+        if isinstance(told, RunProgress):
+            await self._tell(self._scale.of_task(told, self._waited()))
+        elif self._client.wants_log:
+            for line in told.lines:
+                message = {"run_id": told.run_id, "message": cut(line.message, MAX_MESSAGE)}
+                await self._client.log(_LEVELS[line.level], {**message, "seq": line.seq})
 
     @asynccontextmanager
     async def beating(self) -> AsyncGenerator[None]:

@@ -51,10 +51,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A tool's result: a JSON-able object, and content beside it (links to what was left out)."""
+    """A tool's result: a JSON-able object, and links to what was left out of it."""
 
     value: dict[str, Any]
-    links: tuple[t.ContentBlock, ...] = ()
+    links: tuple[t.ResourceLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

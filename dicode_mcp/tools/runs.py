@@ -9,6 +9,7 @@ import mcp_types as t
 from dicode_mcp.clock import parse_iso
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import RunStatus
+from dicode_mcp.tools import missing
 from dicode_mcp.tools import schemas as s
 from dicode_mcp.tools.jobs import Job
 from dicode_mcp.tools.progress import Teller
@@ -29,13 +30,7 @@ async def run_task(call: Call, args: dict[str, Any]) -> Answer | Job:
 
     A client that takes jobs waits less: it asks about the job, whose id is the run's.
     """
-    run = await call.services.runs.start(
-        call.principal,
-        args["id"],
-        params=args.get("params"),
-        input=args.get("input"),
-        idempotency_key=args.get("idempotency_key"),
-    )
+    run = await _started(call, args)
     seconds = args.get("wait_seconds", DEFAULT_WAIT_S)
     if not call.takes_jobs:
         return fit_run(await _waited(call, run, seconds))
@@ -93,12 +88,37 @@ async def cancel_run(call: Call, args: dict[str, Any]) -> Answer:
     return fit_run(await call.services.runs.cancel(call.principal, args["run_id"]))
 
 
+async def _started(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """Start a run; what is missing is asked of the user, if the client passes questions on."""
+    try:
+        return await _start(call, args, args.get("params"))
+    except DicodeError as refusal:
+        question = missing.question(args["id"], refusal)
+        if question is None or not call.client.can(question):
+            raise
+        reply = (await call.client.ask({"params": question}))["params"]
+        params = missing.completed(args.get("params") or {}, reply)
+        if params is None:
+            raise
+    return await _start(call, args, params)
+
+
+async def _start(call: Call, args: dict[str, Any], params: Any) -> dict[str, Any]:
+    return await call.services.runs.start(
+        call.principal,
+        args["id"],
+        params=params,
+        input=args.get("input"),
+        idempotency_key=args.get("idempotency_key"),
+    )
+
+
 async def _waited(call: Call, run: dict[str, Any], seconds: float) -> dict[str, Any]:
     if seconds > 0 and not RunStatus(run["status"]).ended:
-        teller = Teller(call.report, call.clock)
+        teller = Teller(call.report, call.clock, client=call.client)
         async with teller.beating():
             run = await call.services.runs.wait(
-                call.principal, run["run_id"], seconds, teller.on_progress
+                call.principal, run["run_id"], seconds, teller.on_told
             )
     return run
 

@@ -201,6 +201,10 @@ _TASK_LINE: Schema = {
     "runtime": _STRING,
     "trigger": _OBJECT,
     "enabled": _BOOLEAN,
+    "kept": {
+        "type": "boolean",
+        "description": "an older good version is in force; what is written now is broken",
+    },
     "hash": _STRING,
     "source": _STRING,
     "revision": _STRING,
@@ -221,7 +225,11 @@ TASK = shape(
 )
 
 TASKS = shape(
-    {"tasks": {"type": "array", "items": shape(_TASK_LINE, *_TASK_KEYS)}, "next_cursor": _STRING},
+    {
+        "tasks": {"type": "array", "items": shape(_TASK_LINE, *_TASK_KEYS)},
+        "next_cursor": _STRING,
+        "note": {"type": "string", "description": "why nothing was found"},
+    },
     "tasks",
 )
 
@@ -243,6 +251,13 @@ SOURCE = shape(
         "tasks": _INTEGER,
         "conditions": CONDITIONS,
         "problems": PROBLEMS,
+        "broken": {
+            "type": "array",
+            "items": shape({"id": _STRING, "message": _STRING}, "id", "message"),
+            "description": "the first tasks whose file is not in force as written",
+        },
+        "broken_count": _INTEGER,
+        "broken_rest": {"type": "string", "description": "the call that shows all of them"},
     },
     "name",
     "type",

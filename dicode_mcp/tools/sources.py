@@ -27,7 +27,8 @@ TOOLS = (
         description=(
             "List where tasks come from: folders and git repositories, with the revision in force, "
             "the number of tasks and conditions. Use it to learn which folder to edit and to see "
-            "why tasks of a source are missing (condition Synced=False, problems). Files of a "
+            "why tasks of a source are missing (condition Synced=False, problems) or broken "
+            "(condition TasksReady=False, broken: the first of them with their errors). Files of a "
             "local source are watched: an edit is live at once, no call is needed."
         ),
         input_schema=s.arguments({}),

@@ -64,7 +64,8 @@ TOOLS = (
             "errors. Call it first, to find task ids and what is broken; get_task shows one task "
             "whole. Each task has id, description, runtime, trigger, enabled, conditions, next_run "
             "and last_run. A condition Ready=False says what is wrong with the file; the last good "
-            "version, if any, stays in force. Pages of 50: pass next_cursor as cursor for more."
+            "version, if any, stays in force (kept). Pages of 50: pass next_cursor as cursor for "
+            "more."
         ),
         input_schema=s.arguments(
             {
@@ -75,8 +76,11 @@ TOOLS = (
                 "source": s.text("Only tasks of this source; list_sources names them."),
                 "status": {
                     "type": "string",
-                    "enum": ["ready", "broken", "paused"],
-                    "description": "Only tasks in this state.",
+                    "enum": ["ready", "broken", "unavailable", "conflict", "paused"],
+                    "description": (
+                        "Only tasks in this state; unavailable: this machine lacks its runtime; "
+                        "conflict: another task owns its id or webhook path."
+                    ),
                 },
                 "limit": s.LIMIT,
                 "cursor": s.CURSOR,

@@ -34,6 +34,8 @@ from dicode_mcp.web.sse import MESSAGES_PATH, SseTransport
 
 MCP_PATH = "/mcp"
 MCP_MAX_BODY = 4 * 1024 * 1024
+MCP_MAX_SESSIONS = 1024
+"""Of the handshake era over Streamable HTTP; one more is answered 503 until one ends."""
 MAX_BODY = 5 * 1024 * 1024
 
 
@@ -72,6 +74,7 @@ def create_app(
         # Host and Origin are checked for every route by the guard, with the configured names.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=MCP_MAX_BODY,
+        max_sessions=MCP_MAX_SESSIONS,
     )
 
     sse = SseTransport(mcp)

@@ -169,7 +169,7 @@ class _Session:
     async def serve(self, server: Server[Any], receive: Receive, send: Send) -> None:
         """Answer messages until the client leaves or ``ended`` is set."""
         answers, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-        with self._incoming, self._taken, answers:
+        with self._incoming, self._taken, answers, outgoing:
             await send(_HEAD)
             await self._write(send, "endpoint", f"{MESSAGES_PATH}?session_id={self.id}")
             async with asyncio.TaskGroup() as group:

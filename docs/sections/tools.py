@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dicode_mcp.tools import schemas
+from dicode_mcp.tools.guidance import PROMPTS
 from dicode_mcp.tools.registry import TOOLSETS, ToolDef
 from dicode_mcp.tools.resources import TEMPLATES
 from dicode_mcp.tools.server import ALL_TOOLS, INSTRUCTIONS
@@ -145,6 +146,20 @@ def resources() -> str:
     rows = [[code(template), code(toolset), about] for _, toolset, template, about in TEMPLATES]
     rows.append([code("dicode://sources"), code("sources"), "Where tasks come from."])
     return table(["Address", "Toolset", "What it holds"], rows)
+
+
+def prompts() -> str:
+    """Give the prompts with their arguments."""
+    rows = [
+        [
+            code(prompt.name),
+            ", ".join(code(argument.name) for argument in prompt.arguments),
+            code(prompt.toolset),
+            prompt.description,
+        ]
+        for prompt in PROMPTS
+    ]
+    return table(["Prompt", "Arguments", "Toolset", "What for"], rows)
 
 
 def instructions() -> str:

@@ -25,6 +25,7 @@ from dicode_mcp.clock import SystemClock
 from dicode_mcp.events import EventBus
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
+from dicode_mcp.testing.callers import outsiders
 from dicode_mcp.tools.completions import Completions
 from dicode_mcp.tools.hub import Hub
 from dicode_mcp.tools.prompts import Argument, PromptBook, PromptDef, PromptHandler, user_text
@@ -151,7 +152,7 @@ async def fixture_server(port: int = 0) -> AsyncGenerator[str]:
             server = make_server(hub, jobs)
             app = create_app(
                 cast("Any", server),
-                WebSettings(own_uid=os.geteuid()),
+                WebSettings(own_uid=os.geteuid(), judge=outsiders()),
                 readiness=lambda: Readiness.READY,
             )
             async with HttpServer(app, port=port, on_stop=hub.close).listening() as where:

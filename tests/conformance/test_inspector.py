@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,6 @@ class Inspector:
                 **environment(),
                 "HOME": str(self._home),
                 "MCP_INSPECTOR_SECRET_STORE": "memory",
-                "PYTHONPATH": os.pathsep.join(sys.path[1:2]),
             },
         )
         async with asyncio.timeout(CALL_S):

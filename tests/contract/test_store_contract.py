@@ -453,6 +453,54 @@ async def test_a_level_filter_shows_that_level_and_above(store: Store) -> None:
     assert [line.seq for line in page.lines] == [1_511]
 
 
+async def test_trimmed_lines_leave_one_line_that_says_how_many_they_were(store: Store) -> None:
+    for first in range(1, 5_001, 500):
+        await store.append_logs("r", lines(first, first + 499))
+        await store.flush_logs("r")
+    await store.append_logs("other", lines(1, 5_000))
+    await store.trim_logs("r", after=1_000, before=2_001)
+    await store.trim_logs("r", after=1_000, before=3_001)
+    await store.trim_logs("r", after=1_000, before=3_001)
+    found = (await store.read_logs("r", LogQuery(limit=9_000))).lines
+    assert found[:1_000] == tuple(lines(1, 1_000))
+    assert found[1_001:] == tuple(lines(3_001, 5_000))
+    mark = found[1_000]
+    assert (mark.seq, mark.level) == (3_000, Level.WARN)
+    assert mark.ts_ms == lines(3_000, 3_000)[0].ts_ms
+    assert "2,000 log lines were left out here" in mark.message
+    assert len((await store.read_logs("other", LogQuery(limit=9_000))).lines) == 5_000
+
+
+async def test_pages_and_tails_go_across_a_trimmed_place(store: Store) -> None:
+    for first in range(1, 3_001, 500):
+        await store.append_logs("r", lines(first, first + 499))
+        await store.flush_logs("r")
+    await store.trim_logs("r", after=1_000, before=2_001)
+    page = await store.read_logs("r", LogQuery(after=990, limit=11))
+    assert [line.seq for line in page.lines] == [*range(991, 1_001), 2_000]
+    assert page.next_after == 2_000
+    page = await store.read_logs("r", LogQuery(after=2_000, limit=2))
+    assert [line.seq for line in page.lines] == [2_001, 2_002]
+    # A reader who was within what went meanwhile learns of it too.
+    page = await store.read_logs("r", LogQuery(after=1_500, limit=2))
+    assert [line.seq for line in page.lines] == [2_000, 2_001]
+    page = await store.read_logs("r", LogQuery(tail=1_002))
+    assert [line.seq for line in page.lines] == [1_000, 2_000, *range(2_001, 3_001)]
+    page = await store.read_logs("r", LogQuery(level=Level.WARN))
+    assert [line.seq for line in page.lines] == [2_000]
+
+
+async def test_trimming_spares_lines_that_are_not_on_disk_yet(store: Store) -> None:
+    await store.append_logs("r", lines(1, 10))
+    await store.trim_logs("r", after=0, before=1)
+    await store.append_logs("r", lines(11, 20))
+    await store.flush_logs("r")
+    await store.append_logs("r", lines(21, 40))
+    assert (await store.read_logs("r", LogQuery())).lines == tuple(lines(1, 40))
+    await store.trim_logs("unknown", after=0, before=100)
+    assert (await store.read_logs("unknown", LogQuery())).lines == ()
+
+
 async def test_odd_characters_survive_in_a_log(store: Store) -> None:
     line = LogLine(1, START_MS, Level.INFO, "a\0b\ud800\n…" + "x" * 70_000)
     await store.append_logs("r", [line])

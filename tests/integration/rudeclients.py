@@ -1,15 +1,24 @@
-"""Raw connections to each door of a server, and a good client that must not feel the rude ones."""
+"""A server as a process, raw connections to each of its doors, and a good client among the rude.
+
+The server is no part of the test's process: there its helpers would, for the moment of a fork, hold
+the clients' sockets, and the server takes what its children hold for a task's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import socket
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +27,7 @@ from liveserver import Live
 MODERN = "2026-07-28"
 DOORS = ("socket", "http", "sse")
 ANSWER_S = 30.0
+START_S = 60.0
 LIMIT = 2**25
 
 _META = {
@@ -33,6 +43,43 @@ def call(tool: str, number: int = 1, /, version: str = MODERN, **arguments: Any)
     params = {"name": tool, "arguments": arguments, "_meta": meta}
     message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
     return json.dumps(message).encode()
+
+
+class Running(Live):
+    """A server that runs as a process."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.tasks = root / "tasks"
+        self.data = root / "data"
+        self.url = url
+
+
+@contextmanager
+def running_server(root: Path) -> Generator[Running]:
+    """Run a server on ``root`` while the block lasts; it must end in order."""
+    (root / "tasks").mkdir()
+    command = ["-m", "dicode_mcp.daemon", "--data-dir", str(root / "data"), "--port", "0"]
+    log = root / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *command, "--source", str(root / "tasks")],
+            stderr=errors,
+            env={**os.environ, "HOME": str(root), "DICODE_CONFIG": ""},
+            cwd=root,
+        )
+    try:
+        until = monotonic() + START_S
+        while b" serves " not in log.read_bytes():
+            assert process.poll() is None, log.read_text()
+            assert monotonic() < until, log.read_text()
+            sleep(0.02)
+        facts = json.loads((root / "data" / "server.lock").read_text())
+        yield Running(root, f"http://{facts['host']}:{facts['port']}")
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        code = process.wait(START_S)
+    assert code == 0, log.read_text()
 
 
 @dataclass
@@ -67,9 +114,10 @@ class Raw:
 
     async def send(self, data: bytes) -> None:
         """Write, unless the server has closed already."""
-        with suppress(OSError):
-            self.writer.write(data)
-            await self.writer.drain()
+        async with asyncio.timeout(2 * ANSWER_S):
+            with suppress(OSError):
+                self.writer.write(data)
+                await self.writer.drain()
 
     async def answer(self) -> bytes:
         """Give what comes first: an answer's beginning, or nothing when the server closes."""
@@ -112,20 +160,19 @@ def _mirrored(message: bytes) -> list[str]:
         return []
 
 
-async def connected(live: Live, door: str) -> Raw:
+async def connected(live: Running, door: str) -> Raw:
     """Connect to a door; over SSE with a stream of its own."""
     if door == "socket":
         path = live.data / "dicode.sock"
         return Raw(door, *await asyncio.open_unix_connection(path, limit=LIMIT))
-    raw = Raw(door, *await _tcp(live))
-    if door == "sse":
-        raw.stream = await open_stream(live)
-        raw.session = raw.stream.session
-    return raw
+    if door == "http":
+        return Raw(door, *await _tcp(live))
+    stream = await open_stream(live)
+    return Raw(door, *await _tcp(live), stream.session, stream)
 
 
 @asynccontextmanager
-async def knocking(live: Live, door: str) -> AsyncGenerator[Raw]:
+async def knocking(live: Running, door: str) -> AsyncGenerator[Raw]:
     """Connect and leave."""
     raw = await connected(live, door)
     try:
@@ -134,19 +181,21 @@ async def knocking(live: Live, door: str) -> AsyncGenerator[Raw]:
         raw.hang_up()
 
 
-async def open_stream(live: Live) -> Raw:
+async def open_stream(live: Running) -> Raw:
     """Open an SSE stream and read where its messages go."""
     raw = Raw("sse", *await _tcp(live))
     await raw.send(b"GET /sse HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")
-    async with asyncio.timeout(ANSWER_S):
-        while not (line := await raw.reader.readline()).startswith(b"data: "):
-            assert line, "the stream ended before its first event"
-    raw.session = line.decode().removeprefix("data: ").strip()
+    began = await raw.heard(b"data: /sse/messages", b"\n\n")
+    found = re.search(rb"data: (\S+)\n", began)
+    if not found:
+        raw.hang_up()
+    assert found, began
+    raw.session = found[1].decode()
     return raw
 
 
-async def _tcp(live: Live) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    where = urlsplit(live.server.url or "")
+async def _tcp(live: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    where = urlsplit(live.url)
     return await asyncio.open_connection(where.hostname, where.port, limit=LIMIT)
 
 
@@ -158,7 +207,7 @@ class Good:
         self.slowest = 0.0
         self.leaving = False
 
-    async def run(self, live: Live) -> None:
+    async def run(self, live: Running) -> None:
         """Call until told to leave, and twice more."""
         left = 2
         while left:
@@ -171,7 +220,7 @@ class Good:
             self.rounds += 1
 
 
-async def _ask(live: Live, door: str) -> None:
+async def _ask(live: Running, door: str) -> None:
     async with knocking(live, door) as raw:
         await raw.send(raw.framed(call("get_status")))
         found = await raw.ear.heard(b'"structuredContent"')
@@ -179,7 +228,7 @@ async def _ask(live: Live, door: str) -> None:
 
 
 @asynccontextmanager
-async def served_meanwhile(live: Live, patience_s: float = 5.0) -> AsyncGenerator[Good]:
+async def served_meanwhile(live: Running, patience_s: float = 5.0) -> AsyncGenerator[Good]:
     """Have a good client call all the while; it must be answered during the block and after it."""
     good = Good()
     calling = asyncio.create_task(good.run(live))

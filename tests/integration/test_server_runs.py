@@ -112,6 +112,30 @@ async def test_a_task_without_the_grant_is_told_the_line_to_add(serve: Serve) ->
         assert (await live.call("get_runs", task="child"))["runs"] == []
 
 
+async def test_a_run_that_prints_far_too_much_still_shows_how_it_failed(serve: Serve) -> None:
+    async with serve() as live:
+        live.write(
+            "chatty",
+            "def main():\n    for n in range(300_000):\n        print('line', n)\n"
+            "    raise ValueError('the reason')\n",
+        )
+        await live.sync()
+        run = await live.run("chatty")
+        assert run["status"] == "failure"
+        tail = [line["message"] for line in run["logs_tail"]]
+        assert any("ValueError: the reason" in message for message in tail), tail
+        assert "bytes of output are not in this log" in tail[-1]
+        shown = await live.call("get_logs", run_id=run["run_id"], level="warn", limit=5)
+        mark = shown["lines"][0]
+        assert "bytes of output were left out here" in mark["message"]
+        page = await live.call("get_logs", run_id=run["run_id"], after=mark["seq"] - 2, limit=3)
+        before, _, after = (line["message"] for line in page["lines"])
+        assert before == "line 99999"
+        assert int(after.removeprefix("line ")) > 100_000
+        newest = await live.call("get_logs", run_id=run["run_id"], tail=50)
+        assert "line 299999" in [line["message"] for line in newest["lines"]]
+
+
 async def test_cancelling_ends_the_whole_process_tree(serve: Serve) -> None:
     async with serve() as live:
         live.write(

@@ -303,6 +303,16 @@ async def _as_process(path: Path, *arguments: str, **options: Any) -> dict[str, 
     return json.loads(done.stdout)["dicode"]
 
 
+async def test_what_the_server_started_itself_is_refused_as_a_task(
+    server: Server[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "s.sock"
+    async with McpSocket(server, version=VERSION).listening(path):
+        answer = await _as_process(path, env={"PATH": os.environ["PATH"]})
+    assert (answer["ok"], answer["error"]["code"]) == (False, "forbidden")
+    assert "permissions.dicode" in answer["error"]["hint"]
+
+
 async def test_a_process_of_the_same_user_is_served(socket_path: Path) -> None:
     assert (await _as_process(socket_path))["ok"] is True
 

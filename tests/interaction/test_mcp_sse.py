@@ -269,6 +269,23 @@ async def test_one_stream_too_many_is_told_so(server: Server[Any]) -> None:
         assert "already serves 1 event streams" in refused.json()["detail"]
 
 
+async def test_a_client_that_does_not_read_its_stream_is_told_so_until_it_does(
+    server: Server[Any],
+) -> None:
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+    body = json.dumps(ask).encode()
+    async with bare(server, times=SseTimes(stall_s=0.2)) as client, streaming(client) as stream:
+        taken = 0
+        while (answer := await stream.post(body)).status_code == 202:
+            taken += 1
+            assert taken < 5_000
+        assert answer.status_code == 429
+        assert "not being read" in answer.json()["detail"]
+        for _ in range(taken):
+            assert "run_task" in (await stream.read())[1]
+        assert (await stream.post(body)).status_code == 202
+
+
 async def test_a_silent_stream_gives_signs_of_life(server: Server[Any]) -> None:
     async with bare(server, times=SseTimes(ping_s=0.05)) as client:
         async with client.stream("GET", "/sse") as response:

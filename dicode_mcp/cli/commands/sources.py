@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from dicode_mcp.cli import failures
 from dicode_mcp.cli.commands.tasks import problem_lines, troubles
-from dicode_mcp.cli.render import Terminal, table
+from dicode_mcp.cli.render import Terminal, one_line, table
 from dicode_mcp.cli.session import Session
 
 
@@ -40,8 +40,18 @@ def _show(terminal: Terminal, sources: list[dict[str, Any]]) -> None:
     for line in table(headers, [_row(source) for source in sources], terminal.width):
         terminal.say(line)
     for source in sources:
-        for line in [*troubles(source, terminal), *problem_lines(source)]:
+        for line in [*troubles(source, terminal), *_broken(source), *problem_lines(source)]:
             terminal.say(f"{source['name']}: {line}")
+
+
+def _broken(source: dict[str, Any]) -> list[str]:
+    """Write a line for each broken task shown, then how to see the others."""
+    broken = cast("list[dict[str, Any]]", source.get("broken", []))
+    lines = [one_line(f"{task.get('id')}: {task.get('message')}") for task in broken]
+    rest = int(source.get("broken_count", 0)) - len(broken)
+    if broken and rest > 0:
+        lines.append(f"and {rest} more: dicode list --source {source['name']} --status broken")
+    return lines
 
 
 def _row(source: dict[str, Any]) -> list[str]:
@@ -58,5 +68,11 @@ def _row(source: dict[str, Any]) -> list[str]:
 
 def _state(source: dict[str, Any]) -> str:
     conditions = cast("list[dict[str, Any]]", source.get("conditions", []))
-    bad = [f"not {c['type']}" for c in conditions if str(c.get("status")) == "False"]
+    bad = [_told(c, source) for c in conditions if str(c.get("status")) == "False"]
     return ", ".join(bad) or "ok"
+
+
+def _told(condition: dict[str, Any], source: dict[str, Any]) -> str:
+    if condition["type"] == "TasksReady":
+        return f"{source.get('broken_count', 'some')} broken"
+    return f"not {condition['type']}"

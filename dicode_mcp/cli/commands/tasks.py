@@ -93,12 +93,16 @@ def _last_run(run: Any, terminal: Terminal) -> str:
 
 
 def state(task: dict[str, Any]) -> str:
-    """Tell a task's state: ``ready broken paused``; ``(kept)`` when its old version is in force."""
+    """Tell a task's state as ``--status`` names it; ``(kept)``: an older version is in force."""
     conditions = {c["type"]: c for c in cast("list[dict[str, Any]]", task.get("conditions", []))}
     if _is(conditions.get("Paused"), "True"):
         return "paused"
+    if _is(conditions.get("Conflict"), "True"):
+        return "conflict"
     if _is(conditions.get("Ready"), "False"):
-        return "broken (kept)" if task.get("hash") else "broken"
+        return "broken (kept)" if task.get("kept") else "broken"
+    if _is(conditions.get("RuntimeAvailable"), "False"):
+        return "unavailable"
     return "ready"
 
 
@@ -277,10 +281,17 @@ def validate(session: Session, args: argparse.Namespace) -> int:
     if session.as_json:
         terminal.show_json(verdict)
         return failures.OK if valid else failures.FAILED
-    for line in [*problem_lines(verdict), *troubles(verdict, terminal)]:
+    for line in [*problem_lines(verdict), *troubles(_without_ready(verdict), terminal)]:
         terminal.say(line)
     terminal.say(f"{args.target}: {'valid' if valid else 'not valid'}")
     return failures.OK if valid else failures.FAILED
+
+
+def _without_ready(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the condition that ``problems`` tell in other words."""
+    conditions = cast("list[dict[str, Any]]", verdict.get("conditions", []))
+    told = verdict.get("problems")
+    return {"conditions": [c for c in conditions if not told or c["type"] != "Ready"]}
 
 
 def _target(target: str) -> dict[str, str]:

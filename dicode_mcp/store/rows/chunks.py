@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from dicode_mcp.runs.logs import Level, LogLine
+from dicode_mcp.store import log_pages
 from dicode_mcp.store.tables import log_chunks
 
 CHUNK_LINES = 1_000
@@ -42,6 +43,16 @@ _BEFORE = (
     .limit(1)
 )
 _NO_SEQ = 2**62
+_BETWEEN = (
+    _RUN,
+    log_chunks.c.first_seq > bindparam("after"),
+    log_chunks.c.last_seq < bindparam("before"),
+)
+_FIRST_BETWEEN = select(func.min(log_chunks.c.first_seq)).where(*_BETWEEN)
+_LAST_BETWEEN = (
+    select(log_chunks.c.body).where(*_BETWEEN).order_by(log_chunks.c.last_seq.desc()).limit(1)
+)
+_DELETE_BETWEEN = delete(log_chunks).where(*_BETWEEN)
 
 
 def split(lines: Sequence[LogLine]) -> list[list[LogLine]]:
@@ -64,6 +75,22 @@ def write(connection: Connection, run_id: str, lines: Sequence[LogLine], open_se
     rows = [_row(run_id, chunk) for chunk in split(lines)]
     if rows:
         connection.execute(_INSERT, rows)
+
+
+def trim(connection: Connection, run_id: str, after: int, before: int) -> None:
+    """Put one line in the place of the chunks whose lines all lie between two seqs.
+
+    Its chunk keeps the first seq of what it stands for, so that a later trim counts that too.
+    """
+    place = {"run": run_id, "after": after, "before": before}
+    body = connection.execute(_LAST_BETWEEN, place).scalar()
+    if body is None:
+        return
+    first_seq: int = connection.execute(_FIRST_BETWEEN, place).scalar_one()
+    last = unpack(body)[-1]
+    mark = log_pages.trimmed(first_seq, last.seq, last.ts_ms)
+    connection.execute(_DELETE_BETWEEN, place)
+    connection.execute(_INSERT, [_row(run_id, [mark]) | {"first_seq": first_seq}])
 
 
 def _row(run_id: str, lines: Sequence[LogLine]) -> dict[str, Any]:

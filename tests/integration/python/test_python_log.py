@@ -76,7 +76,9 @@ async def test_a_flood_of_output_does_not_hold_up_the_server(house: House, newli
     await watcher
     assert ended.value == "done"
     assert ended.exit.dropped_bytes > 190_000_000
-    assert sum(len(line.text) + 1 for line in ended.lines) <= 1024 * 1024 + 1
+    parts = sum("left out here" in line.text for line in ended.lines)
+    kept = 1024 * 1024 + parts * (256 * 1024 + 100)
+    assert sum(len(line.text) + 1 for line in ended.lines) <= kept
     # 3,200 reads of 64 KiB: the loop turned between them, how quickly is for the benchmarks.
     assert turns > 50
     assert _rss() - before < 32 * 1024

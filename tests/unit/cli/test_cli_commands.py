@@ -18,6 +18,14 @@ BROKEN = {
 }
 
 
+LACKING = {
+    "type": "RuntimeAvailable",
+    "status": "False",
+    "reason": "Unhealthy",
+    "message": "docker is not there",
+}
+
+
 def task(name: str, **more: Any) -> dict[str, Any]:
     return {
         "id": name,
@@ -36,7 +44,10 @@ def task(name: str, **more: Any) -> dict[str, Any]:
 def test_list_shows_aligned_columns_and_what_is_broken(dicode: Dicode, server: FakeServer) -> None:
     tasks = [
         task("hello", trigger={"cron": "*/5 * * * *"}),
-        task("a/longer-name", conditions=[BROKEN]),
+        task("a/longer-name", conditions=[BROKEN], kept=True),
+        task("hook", conditions=[BROKEN]),
+        task("docker", conditions=[READY, LACKING]),
+        task("lost", conditions=[{"type": "Conflict", "status": "True", "reason": "IdTaken"}]),
         {"id": "never", "name": "never", "enabled": False, "conditions": [BROKEN]},
         task("off", conditions=[READY, {"type": "Paused", "status": "True", "reason": "Paused"}]),
     ]
@@ -45,9 +56,12 @@ def test_list_shows_aligned_columns_and_what_is_broken(dicode: Dicode, server: F
     lines = said.out.splitlines()
     assert said.code == 0
     column = lines[0].index("STATE")
-    assert [line[column:].split("  ")[0] for line in lines[1:5]] == [
+    assert [line[column:].split("  ")[0] for line in lines[1:8]] == [
         "ready",
         "broken (kept)",
+        "broken",
+        "unavailable",
+        "conflict",
         "broken",
         "paused",
     ]
@@ -265,6 +279,44 @@ def test_sources_show_their_state_and_problems(dicode: Dicode, server: FakeServe
     assert "tasks: not Synced: no such folder" in listed.out
     assert dicode("source", "sync", "tasks").code == 1
     assert server.calls[-1] == ("sync_source", {"source": "tasks"})
+
+
+def test_sources_show_their_broken_tasks(dicode: Dicode, server: FakeServer) -> None:
+    told = "3 of 9 tasks are broken: bad, worse, worst"
+    source = {
+        "name": "tasks",
+        "type": "local",
+        "path": "/srv/tasks",
+        "dev_mode": False,
+        "tasks": 9,
+        "conditions": [
+            READY,
+            {"type": "TasksReady", "status": "False", "reason": "SomeBroken", "message": told},
+        ],
+        "broken": [{"id": "bad", "message": "task.yaml:3: unknown key 'triger'"}],
+        "broken_count": 3,
+    }
+    server.tools["list_sources"] = lambda _: {"sources": [source]}
+    server.tools["sync_source"] = lambda _: source
+    lines = dicode("source", "list").out.splitlines()
+    assert "3 broken" in lines[1]
+    assert lines[2:] == [
+        f"tasks: not TasksReady: {told}",
+        "tasks: bad: task.yaml:3: unknown key 'triger'",
+        "tasks: and 2 more: dicode list --source tasks --status broken",
+    ]
+    assert dicode("source", "sync", "tasks").code == 1
+
+
+def test_validate_tells_a_script_error_once(dicode: Dicode, server: FakeServer) -> None:
+    verdict = {
+        "valid": False,
+        "problems": [{"file": "task.py", "line": 1, "message": "invalid syntax"}],
+        "conditions": [{**BROKEN, "message": "task.py:1: invalid syntax"}],
+    }
+    server.tools["validate_task"] = lambda _: verdict
+    said = dicode("task", "validate", "hello").out.splitlines()
+    assert said == ["task.py:1: invalid syntax", "hello: not valid"]
 
 
 def test_validate_sends_an_absolute_path_and_prints_file_and_line(

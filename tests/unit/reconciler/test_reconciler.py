@@ -174,14 +174,126 @@ async def test_a_task_whose_manifest_is_deleted_is_removed(
         await until(lambda: "task/hello removed" in log())
 
 
-async def test_a_manifest_that_goes_uncovers_the_tasks_below(root: Path) -> None:
+async def test_a_manifest_that_goes_takes_no_task_below_with_it(root: Path) -> None:
     write(root / "hello" / "inner")
     source = FakeSource("s", root)
     async with House(source, patience=0.02).living() as house:
-        assert house.ids() == ["group/deep", "hello"]
+        assert house.ids() == ["group/deep", "hello", "hello/inner"]
         (root / "hello" / "task.yaml").unlink()
         source.wake(root / "hello" / "task.yaml")
         await until(lambda: house.ids() == ["group/deep", "hello/inner"])
+
+
+async def test_a_task_made_inside_a_task_is_found(root: Path) -> None:
+    source = FakeSource("s", root)
+    async with House(source).living() as house:
+        write(root / "hello" / "inner")
+        source.wake(root / "hello" / "inner" / "task.yaml")
+        await until(lambda: "hello/inner" in house.ids())
+        write(root / "hello" / "moved" / "here")
+        source.wake(root / "hello" / "moved")
+        await until(lambda: "hello/moved/here" in house.ids())
+
+
+async def test_a_change_inside_an_inner_task_updates_both(root: Path) -> None:
+    write(root / "hello" / "inner")
+    source = FakeSource("s", root)
+    async with House(source).living() as house:
+        outer, inner = house.digest("hello"), house.digest("hello/inner")
+        fetches = source.fetches
+        write(root / "hello" / "inner", script="x = 2\n")
+        source.wake(root / "hello" / "inner" / "task.py")
+        await until(lambda: house.digest("hello/inner") != inner)
+        await until(lambda: house.digest("hello") != outer)
+        assert source.fetches == fetches, "no search for an edit of a known task"
+
+
+async def test_tasks_below_a_folder_that_moved_away_are_removed(tmp_path: Path, root: Path) -> None:
+    write(root / "hello" / "sub" / "inner")
+    source = FakeSource("s", root)
+    async with House(source).living() as house:
+        (root / "hello" / "sub").rename(tmp_path / "away")
+        source.wake(root / "hello" / "sub")
+        await until(lambda: house.ids() == ["group/deep", "hello"])
+
+
+async def test_a_misnamed_manifest_shows_on_the_source_and_goes(root: Path) -> None:
+    source = FakeSource("s", root)
+    async with House(source).living() as house:
+
+        def problems() -> list[str]:
+            state = house.registry.source_state("s")
+            assert state
+            return [str(problem) for problem in state.problems]
+
+        wrong = root / "hello" / "inner" / "task.yml"
+        wrong.parent.mkdir()
+        wrong.write_text("name: x\n")
+        source.wake(wrong)
+        await until(lambda: any("name it task.yaml" in problem for problem in problems()))
+        wrong.rename(wrong.with_suffix(".yaml"))
+        source.wake(wrong, wrong.with_suffix(".yaml"))
+        await until(lambda: "hello/inner" in house.ids() and not problems())
+
+
+async def test_the_log_names_every_problem_of_a_file_on_one_line(
+    root: Path, log: Callable[[], list[str]]
+) -> None:
+    source = FakeSource("s", root)
+    house = House(source)
+    lines = "task.ts:1: first fault\ntask.ts:9: second fault"
+    house.runtime.says["hello"] = (Condition(ConditionType.READY, False, "ScriptError", lines),)
+    async with house.living():
+        broken = "task/hello broken: task.ts:1: first fault; task.ts:9: second fault"
+        await until(lambda: broken in log())
+        assert [(p.file, p.line, p.message) for p in house.entry("hello").problems] == [
+            ("task.ts", 1, "first fault"),
+            ("task.ts", 9, "second fault"),
+        ]
+        house.runtime.says["hello"] = (
+            Condition(ConditionType.READY, False, "ScriptError", "\n".join(["é" * 90] * 90)),
+        )
+        write(root / "hello", script="x = 3\n")
+        source.wake(root / "hello" / "task.py")
+        await until(lambda: any(line.endswith("… (get_task shows all)") for line in log()))
+        assert max(len(line) for line in log()) < 2200
+
+
+async def test_a_task_that_declares_what_cannot_be_served_is_in_force_and_not_ready(
+    root: Path, log: Callable[[], list[str]]
+) -> None:
+    source = FakeSource("s", root)
+    house = House(source)
+    missing = Condition(ConditionType.READY, False, "WebhookSecretMissing", "SECRET is not set")
+    house.not_in_force["hello"] = missing
+    async with house.living():
+        assert house.digest("hello")
+        assert not house.ready("hello")
+        assert not house.entry("hello").kept
+        told = "task/hello not ready: SECRET is not set"
+        await until(lambda: told in log())
+        await house.reconciler.sync("s")
+        write(root / "hello", script="x = 2\n")
+        source.wake(root / "hello" / "task.py")
+        await until(lambda: any("task/hello updated" in line for line in log()))
+        assert log().count(told) == 1
+        del house.not_in_force["hello"]
+        write(root / "hello", script="x = 3\n")
+        source.wake(root / "hello" / "task.py")
+        await until(lambda: "task/hello mended" in log())
+
+
+async def test_an_older_version_is_kept_only_when_there_is_one(root: Path) -> None:
+    source = FakeSource("s", root)
+    async with House(source).living() as house:
+        write(root / "hello", "nme: x\n")
+        write(root / "never", "nme: x\n")
+        await house.reconciler.sync("s")
+        assert house.entry("hello").kept
+        assert not house.entry("never").kept
+        write(root / "hello", "name: y\n")
+        await house.reconciler.sync("s")
+        assert not house.entry("hello").kept
 
 
 async def test_broken_then_mended(root: Path, log: Callable[[], list[str]]) -> None:

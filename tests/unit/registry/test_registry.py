@@ -1,10 +1,12 @@
 """What readers of the registry see, and when they are told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.conditions import Condition, ConditionType, find
+from dicode_mcp.errors import Code
 from dicode_mcp.events import Event, EventBus, SourceChanged, TasksChanged
 from dicode_mcp.protocols import Revision
 from dicode_mcp.registry import Claimant, Entry, Registry, SourceState, merge, owners
@@ -234,6 +236,76 @@ def test_nothing_is_suggested_for_a_name_like_none(registry: Registry) -> None:
     registry.apply("a", [entry("hello")])
     assert registry.suggest("qqqqqq") == []
     assert registry.suggest("") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("nothere", []), ("a", []), ("other/a-notrig", ["a-notrig"])]
+)
+def test_strangers_are_not_suggested(registry: Registry, wrong: str, near: list[str]) -> None:
+    registry.apply("a", [entry(i) for i in ("a-notrig", "hello", "team/slack-digest")])
+    assert registry.suggest(wrong) == near
+
+
+def test_an_unknown_source_is_told_with_the_nearest(registry: Registry) -> None:
+    registry.put_source(SourceState("reports", "local", "/src/reports"))
+    error = registry.unknown_source("report")
+    assert error.code is Code.SOURCE_NOT_FOUND
+    assert "sources here: reports" in error.message
+    assert error.hint == "did you mean 'reports'?"
+
+
+def test_a_source_shows_its_broken_tasks_and_since_when(
+    registry: Registry, told: Told, clock: FakeClock
+) -> None:
+    registry.put_source(SourceState("a", "local", "/src/a"))
+    registry.apply("a", [entry("x"), entry("y"), entry("z", conditions=(BROKEN,))])
+    clock.advance(5)
+    registry.set_conditions("y", "chain", [replace(BROKEN, message="no task 'q'")])
+    state = registry.source_state("a")
+    assert state
+    assert state.broken == (("y", "no task 'q'"), ("z", "task.yaml:1: bad"))
+    tasks = find(state.conditions, ConditionType.TASKS)
+    assert tasks
+    assert (tasks.status, tasks.reason, tasks.since_ms) == (False, "SomeBroken", START_MS)
+    assert tasks.message == "2 of 3 tasks are broken: y, z"
+    told.take()
+    registry.put_source(replace(state, broken=(), conditions=()))
+    assert told.take() == [], "broken tasks are the registry's own knowledge"
+    registry.set_conditions("y", "chain", [])
+    assert told.take() == [TasksChanged(("y",)), SourceChanged("a")]
+    registry.apply("a", [entry("z")])
+    mended = registry.source_state("a")
+    assert mended
+    assert (mended.broken, mended.conditions) == ((), ())
+
+
+def test_a_broken_task_that_goes_is_no_fault_any_more(registry: Registry) -> None:
+    registry.put_source(SourceState("a", "local", "/src/a"))
+    registry.apply("a", [entry("z", conditions=(BROKEN,))])
+    registry.apply("a", remove=["z"])
+    state = registry.source_state("a")
+    assert state
+    assert state.broken == ()
+
+
+def test_a_task_that_lost_its_id_shows_on_its_own_source(registry: Registry) -> None:
+    for name in ("a", "b"):
+        registry.put_source(SourceState(name, "local", f"/src/{name}"))
+        registry.apply(name, [entry("x", name)])
+    first, second = registry.source_states()
+    assert first.broken == ()
+    assert [task_id for task_id, _ in second.broken] == ["x"]
+    assert "belongs to source 'a'" in second.broken[0][1]
+
+
+def test_many_broken_tasks_are_told_in_short(registry: Registry) -> None:
+    registry.put_source(SourceState("a", "local", "/src/a"))
+    registry.apply("a", [entry(f"t{n:02}", conditions=(BROKEN,)) for n in range(40)])
+    state = registry.source_state("a")
+    assert state
+    tasks = find(state.conditions, ConditionType.TASKS)
+    assert tasks
+    assert tasks.message == "40 of 40 tasks are broken: t00, t01, t02, t03, t04 and 35 more"
 
 
 def test_sources_show_their_count_and_tell_only_of_changes(

@@ -34,9 +34,49 @@ def test_ids_of_a_named_source_begin_with_its_name(tmp_path: Path) -> None:
     assert ids(tmp_path, "team") == ["team/group/a"]
 
 
-def test_folders_inside_a_task_hold_no_more_tasks(tmp_path: Path) -> None:
+def test_a_task_inside_a_task_is_a_task_too(tmp_path: Path) -> None:
     task(task(tmp_path / "outer") / "inner")
-    assert ids(tmp_path) == ["outer"]
+    task(tmp_path / "outer" / "lib" / "deep")
+    assert ids(tmp_path) == ["outer", "outer/inner", "outer/lib/deep"]
+
+
+def test_links_inside_a_task_are_its_own_business(tmp_path: Path) -> None:
+    (task(tmp_path / "a") / "link").symlink_to(task(tmp_path / "b"))
+    found = discover(tmp_path)
+    assert [f.id for f in found.found] == ["a", "b"]
+    assert not found.troubles
+
+
+@pytest.mark.parametrize("name", ["task.yml", "Task.yaml", "TASK.YML"])
+def test_a_manifest_by_another_name_is_told(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / name).write_text("name: x\n")
+    found = discover(tmp_path)
+    assert not found.found
+    (trouble,) = found.troubles
+    assert trouble.path == folder / name
+    assert trouble.hint == "name it task.yaml"
+
+
+def test_a_second_manifest_beside_the_first_is_told(tmp_path: Path) -> None:
+    (task(tmp_path / "a") / "task.yml").write_text("name: y\n")
+    found = discover(tmp_path)
+    assert [f.id for f in found.found] == ["a"]
+    (trouble,) = found.troubles
+    assert "the task.yaml beside it is" in trouble.message
+
+
+def test_task_sets_are_told_as_not_read(tmp_path: Path) -> None:
+    (tmp_path / "taskset.yaml").write_text("spec: {}\n")
+    (tmp_path / "prod.yaml").write_text("apiVersion: dicode/v1\nkind: TaskSet\n")
+    (tmp_path / "notes.yaml").write_text("kinds: [TaskSet]\n")
+    (task(tmp_path / "a") / "data.yaml").write_text("kind: TaskSet\n")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    found = discover(tmp_path)
+    assert [f.id for f in found.found] == ["a"]
+    assert sorted(trouble.path.name for trouble in found.troubles) == ["prod.yaml", "taskset.yaml"]
+    assert all("does not read TaskSets" in trouble.message for trouble in found.troubles)
 
 
 def test_a_source_that_is_itself_a_task_is_named_after_its_folder(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_a_waiting_caller_hears_a_beat_until_the_wait_ends() -> None:
         await until(lambda: len(heard) >= 3)
     count = len(heard)
     assert [told.done for told in heard[:3]] == [1, 2, 3]
-    await teller.on_progress(of(9))
+    await teller.on_told(of(9))
     assert len(heard) == count + 1
     assert heard[-1].message == "9/10 rows"
 

@@ -46,7 +46,9 @@ def tool(name: str, outcome: Any) -> ToolDef:
 
 async def result_of(outcome: Any) -> t.CallToolResult:
     """Call a tool with this outcome."""
-    return await ToolRegistry([tool("probe", outcome)]).call("probe", {}, CALL)
+    result = await ToolRegistry([tool("probe", outcome)]).call("probe", {}, CALL)
+    assert isinstance(result, t.CallToolResult)
+    return result
 
 
 async def test_one_of_our_errors_is_a_result_with_code_and_hint() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC
@@ -16,6 +16,7 @@ from mcp.server import Server
 from starlette.applications import Starlette
 
 from dicode_mcp.conditions import Condition
+from dicode_mcp.executor.lineage import Origin
 from dicode_mcp.protocols import Health
 from dicode_mcp.registry import Entry, SourceState
 from dicode_mcp.runs.logs import Level, LogLine
@@ -29,6 +30,7 @@ from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.manifest import render_manifest
+from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.rooms import SOURCE, Rooms, make_task
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
@@ -36,11 +38,6 @@ from dicode_mcp.web.pages import Pages
 
 ME = os.geteuid()
 VOID = frozenset({"meta", "link", "input"})
-
-
-def owned_by(uid: int) -> Callable[..., int]:
-    """Stand in for the kernel: every caller is this user's."""
-    return lambda *endpoints: uid
 
 
 class Seen(HTMLParser):
@@ -92,7 +89,12 @@ class PageHouse:
 
     def app(self, **settings: Any) -> Starlette:
         """Make the whole app, with its guards."""
-        options: dict[str, Any] = {"own_uid": ME, "find_owner": owned_by(ME), **settings}
+        options: dict[str, Any] = {
+            "own_uid": ME,
+            "find_owner": owned_by(ME),
+            "judge": held_by(Origin.CLIENT),
+            **settings,
+        }
         return create_app(
             Server("test"),
             WebSettings(**options),

@@ -20,21 +20,18 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.executor.lineage import Lineage, Origin
+from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
-from dicode_mcp.web.peers import FindOwner
 from dicode_mcp.web.problems import MEDIA_TYPE, STATUS
 from dicode_mcp.web.server import HttpServer, Listening, require_loopback
+from dicode_mcp.web.sock_diag import SocketOwner
 
 ME = os.geteuid()
 has_table = pytest.mark.skipif(
     not Path("/proc/net/tcp").exists(), reason="this system does not tell a peer's user"
 )
-
-
-def owned_by(uid: int | None) -> FindOwner:
-    """Make a kernel that says this of every peer."""
-    return lambda peer, own: uid
 
 
 async def _echo(request: Request) -> JSONResponse:
@@ -62,7 +59,12 @@ async def serving(
     readiness: Callable[[], Readiness] = lambda: Readiness.READY, **settings: Any
 ) -> AsyncGenerator[tuple[Listening, httpx.AsyncClient]]:
     """Serve an app with test routes; give where, and a client."""
-    options: dict[str, Any] = {"own_uid": ME, "find_owner": owned_by(ME), **settings}
+    options: dict[str, Any] = {
+        "own_uid": ME,
+        "find_owner": owned_by(ME),
+        "judge": held_by(Origin.CLIENT),
+        **settings,
+    }
     app = create_app(Server("test"), WebSettings(**options), readiness=readiness, routes=ROUTES)
     async with (
         HttpServer(app, port=0).listening() as where,
@@ -163,14 +165,41 @@ async def test_another_users_call_is_refused_by_the_kernels_word() -> None:
 async def test_the_peers_user_is_asked_once_for_each_connection() -> None:
     asked: list[Any] = []
 
-    def find(peer: Any, own: Any) -> int:
+    def find(peer: Any, own: Any) -> SocketOwner:
         asked.append(peer)
-        return ME
+        return SocketOwner(ME, 1, 7)
 
-    async with serving(find_owner=find) as (_, client):
+    async def judge(inode: int) -> Lineage:
+        asked.append(inode)
+        return Lineage(Origin.CLIENT)
+
+    async with serving(find_owner=find, judge=judge) as (_, client):
         for _ in range(3):
             assert (await client.post("/echo")).status_code == 200
-    assert len(asked) == 1
+    assert asked[1:] == [7]
+
+
+@pytest.mark.parametrize("origin", [Origin.TASK, Origin.UNKNOWN])
+async def test_a_task_or_who_might_be_one_is_refused_and_let_go(origin: Origin) -> None:
+    async with serving(judge=held_by(origin)) as (_, client):
+        assert (await client.get("/healthz")).status_code == 200
+        for path in ("/echo", "/mcp", "/nothing"):
+            answer = await client.post(path)
+            body = problem(answer, 401, Code.UNAUTHENTICATED)
+            assert "task" in body["detail"]
+            assert "SDK" in body["hint"]
+            assert "permissions.dicode" in body["hint"]
+            assert answer.headers["connection"] == "close"
+        page = await client.get("/", headers={"accept": "text/html"})
+        assert (page.status_code, page.headers["connection"]) == (401, "close")
+
+
+async def test_another_users_socket_is_not_looked_for() -> None:
+    async def judge(inode: int) -> Lineage:
+        pytest.fail("looked for a stranger's process")
+
+    async with serving(find_owner=owned_by(ME + 1), judge=judge) as (_, client):
+        problem(await client.post("/echo"), 401, Code.UNAUTHENTICATED)
 
 
 @pytest.mark.parametrize("owner", [None, ME + 1])

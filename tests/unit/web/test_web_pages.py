@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from pagehouse import ME, PageHouse, Seen, owned_by
+from pagehouse import ME, PageHouse, Seen
 from starlette.requests import Request
 
 from dicode_mcp.conditions import Condition, ConditionType
@@ -16,6 +16,7 @@ from dicode_mcp.registry import Entry, SourceState
 from dicode_mcp.runs.logs import MAX_LINE_BYTES
 from dicode_mcp.runs.model import Output, RunError, RunStatus
 from dicode_mcp.spec.problems import Problem
+from dicode_mcp.testing.callers import owned_by
 from dicode_mcp.testing.rooms import SOURCE
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness

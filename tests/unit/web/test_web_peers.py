@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicode_mcp.web.peers import FindOwner, find_owner, read_owner
-from dicode_mcp.web.sock_diag import ask_owner
+from dicode_mcp.web.sock_diag import SocketOwner, ask_owner
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt uid inode\n"
 
@@ -44,7 +44,7 @@ def test_the_line_with_our_addresses_the_other_way_round_names_the_owner(tmp_pat
         row(PEER_HEX, "0100007F:1F91", "01", 7, 12),
         row(PEER_HEX, OWN_HEX, "01", 1000, 13),
     )
-    assert read_owner(PEER, OWN, tmp_path) == 1000
+    assert read_owner(PEER, OWN, tmp_path) == SocketOwner(1000, 1, 13)
 
 
 @little_endian
@@ -60,15 +60,16 @@ def test_a_socket_that_no_process_holds_has_no_owner(
 def test_a_v4_peer_may_stand_in_the_v6_table(tmp_path: Path) -> None:
     mapped = "0000000000000000FFFF0000"
     table(tmp_path, row(f"{mapped}{PEER_HEX}", f"{mapped}{OWN_HEX}", "01", 1001, 5), name="tcp6")
-    assert read_owner(PEER, OWN, tmp_path) == 1001
-    assert read_owner(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8080), tmp_path) == 1001
+    owner = SocketOwner(1001, 1, 5)
+    assert read_owner(PEER, OWN, tmp_path) == owner
+    assert read_owner(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8080), tmp_path) == owner
 
 
 @little_endian
 def test_v6_addresses_are_found(tmp_path: Path) -> None:
     one = "00000000000000000000000001000000"
     table(tmp_path, row(f"{one}:9C40", f"{one}:1F90", "01", 5, 5), name="tcp6")
-    assert read_owner(("::1", 40000), ("::1", 8080), tmp_path) == 5
+    assert read_owner(("::1", 40000), ("::1", 8080), tmp_path) == SocketOwner(5, 1, 5)
 
 
 def test_without_a_table_nobody_is_known(tmp_path: Path) -> None:
@@ -93,7 +94,8 @@ def test_a_real_connection_is_owned_by_this_user_until_it_is_given_up(
             served, _ = listener.accept()
             with served:
                 peer, own = served.getpeername()[:2], served.getsockname()[:2]
-                assert find(peer, own) == os.geteuid()
+                inode = os.fstat(client.fileno()).st_ino
+                assert find(peer, own) == SocketOwner(os.geteuid(), 1, inode)
                 assert find((peer[0], peer[1] ^ 1), own) is None
                 client.close()
                 assert find(peer, own) is None

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from dicode_mcp.executor.lineage import Origin
+from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.protocol import Deadlines
@@ -68,7 +70,7 @@ ROUTES = [
 async def serving(deadlines: Deadlines = QUICK) -> AsyncGenerator[Listening]:
     """Serve the test routes."""
     me = os.geteuid()
-    settings = WebSettings(own_uid=me, find_owner=lambda peer, own: me)
+    settings = WebSettings(own_uid=me, find_owner=owned_by(me), judge=held_by(Origin.CLIENT))
     app = create_app(Server("test"), settings, readiness=lambda: Readiness.READY, routes=ROUTES)
     async with HttpServer(app, port=0, deadlines=deadlines).listening() as where:
         yield where
