@@ -162,8 +162,8 @@ class SpawnedProcess:
                 lambda: tree.members(self._root, tree.all_pids(), known)
             )
         # Without an await between this look and the signals: children are not reaped meanwhile.
-        seen = {stat.pid for stat in found}
-        return [*found, *(s for s in self._orphans.of(self._root) if s.pid not in seen)]
+        orphans = {stat.pid: stat for stat in self._orphans.of(self._root)}
+        return [*orphans.values(), *(s for s in found if s.pid not in orphans)]
 
     def _collect(self) -> Exit:
         """Reap the main process, which frees its pid: nothing may be signalled after this."""

@@ -115,8 +115,7 @@ class Looker:
             around = [p for p in (path, *path.parents) if p in known]
             if not around or _may_bring_tasks(path, known):
                 return None
-            below = f"{path}/"
-            inside = [p for p in known if str(p).startswith(below)]
+            inside = [] if path.exists() else _known_below(path, known)
             folders |= {folder: known[folder] for folder in (*around, *inside)}
         return folders
 
@@ -233,6 +232,12 @@ def _may_bring_tasks(path: Path, known: Mapping[Path, str]) -> bool:
     if path.is_dir():
         return True
     return may_be_meant(path.name) and not (path.name == MANIFEST and path.parent in known)
+
+
+def _known_below(path: Path, known: Iterable[Path]) -> list[Path]:
+    """Give the task folders inside a folder that went."""
+    below = f"{path}/"
+    return [folder for folder in known if str(folder).startswith(below)]
 
 
 def _below(folder: Path, unread: Sequence[Path]) -> bool:

@@ -13,7 +13,16 @@ import pytest
 from node_tools import missing
 from realserver import RealServer
 
-from dicode_mcp.testing.waiting import DEADLINE_S
+from dicode_mcp.testing.waiting import until
+
+START_S = 60.0
+_MANIFEST = """\
+name: hello
+description: Gives who back.
+runtime: python
+trigger: {manual: true}
+params: {who: {type: string, default: world}}
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,35 +37,33 @@ def node_tools() -> None:
 
 @pytest.fixture
 async def real_server(tmp_path: Path) -> AsyncGenerator[RealServer]:
-    """Run `python -m dicode_mcp.daemon` on two tasks in a data dir of its own."""
-    tasks = tmp_path / "tasks"
-    for name, script in (("hello", "def main(params):\n    return params.get('who')\n"),):
-        (tasks / name).mkdir(parents=True)
-        (tasks / name / "task.py").write_text(script)
-        (tasks / name / "task.yaml").write_text(
-            f"name: {name}\ndescription: Gives who back.\nruntime: python\n"
-            "trigger: {manual: true}\nparams: {who: {type: string, default: world}}\n"
-        )
-    data_dir = tmp_path / "data"
+    """Run `python -m dicode_mcp.daemon` with one task, in a data dir of its own."""
+    task = tmp_path / "tasks" / "hello"
+    task.mkdir(parents=True)
+    (task / "task.yaml").write_text(_MANIFEST)
+    (task / "task.py").write_text("def main(params):\n    return params.get('who')\n")
+    data_dir, log = tmp_path / "data", tmp_path / "log"
     command = ["-m", "dicode_mcp.daemon", "--data-dir", str(data_dir), "--port", "0"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        "--source",
-        str(tasks),
-        stderr=asyncio.subprocess.PIPE,
-        # A server of a developer's own must not be read as this one's configuration.
-        env={**os.environ, "HOME": str(tmp_path), "DICODE_CONFIG": ""},
-        cwd=tmp_path,
-    )
-    assert process.stderr is not None
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            "--source",
+            str(tmp_path / "tasks"),
+            stderr=errors,
+            # A server of a developer's own must not be read as this one's configuration.
+            env={**os.environ, "HOME": str(tmp_path), "DICODE_CONFIG": ""},
+            cwd=tmp_path,
+        )
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            while b" serves " not in (line := await process.stderr.readline()):
-                assert line, "the server ended while it started"
+        await until(
+            lambda: b" serves " in log.read_bytes() or process.returncode is not None, START_S
+        )
+        assert process.returncode is None, log.read_text()
         facts = json.loads((data_dir / "server.lock").read_text())
         yield RealServer(f"http://{facts['host']}:{facts['port']}", data_dir)
     finally:
-        process.terminate()
-        async with asyncio.timeout(DEADLINE_S):
-            await process.communicate()
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(START_S):
+            await process.wait()

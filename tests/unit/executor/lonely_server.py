@@ -38,18 +38,18 @@ WIPED = """
         raise SystemExit(3)
 """
 THREADED = """
-    import ctypes, os, subprocess, sys, threading
+    import subprocess, sys, time
     code = '''
-    import ctypes, threading
+    import ctypes, os, threading
     libc = ctypes.CDLL(None)
     threading.Thread(target=libc.sleep, args=(300,)).start()
-    libc.pthread_exit(None)
+    libc.syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit of one thread
     '''
     code = "\\n".join(line.strip() for line in code.splitlines())
     left = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], start_new_session=True,
                             env={}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while ") Z " not in open(f"/proc/{left.pid}/stat").read():
-        pass
+        time.sleep(0.01)
     print("left", left.pid, flush=True)
 """
 
@@ -156,7 +156,9 @@ async def together(bench: Bench) -> dict[str, Any]:
 async def tending(bench: Bench) -> dict[str, Any]:
     """What is left with no run on: a zombie is reaped, a living orphan is killed."""
     orphans = Orphans(Strangers.NONE)
-    living, dead = _orphan("sleep 300"), _orphan("exit 0")
+    living, dead = _orphan(), _orphan()
+    os.kill(dead, 9)
+    await asyncio.to_thread(os.waitid, os.P_PID, dead, os.WEXITED | os.WNOWAIT)
     before = sorted(children()) == sorted([living, dead])
     while children():
         orphans.tend()
@@ -164,9 +166,9 @@ async def tending(bench: Bench) -> dict[str, Any]:
     return {"before": before, "alive": exists(living), "zombie": exists(dead)}
 
 
-def _orphan(script: str) -> int:
+def _orphan() -> int:
     """Leave a process behind as its own parent's orphan."""
-    line = f"setsid sh -c '{script}' >/dev/null 2>&1 & echo $!"
+    line = "setsid sleep 300 >/dev/null 2>&1 & echo $!"
     out = subprocess.run(["sh", "-c", line], env={}, capture_output=True, check=True).stdout
     return int(out)
 
