@@ -111,7 +111,7 @@ def test_a_refused_call_gives_message_hint_and_exit_code_1(
     server.tools["get_task"] = refuse
     said = dicode("get", "helo")
     assert (said.code, said.out) == (1, "")
-    assert said.err.splitlines() == ["dicode: task 'helo' not found", "  did you mean 'hello'?"]
+    assert said.err.splitlines() == ["dicode: task 'helo' not found", "  see `dicode list`"]
     as_json = dicode("get", "helo", "--json")
     assert as_json.code == 1
     assert json.loads(as_json.out) == {
