@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,14 +55,26 @@ def clean_environ(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(room: Path, tasks: Path, number: int, *, data: Path | None = None) -> Generator[House]:
-    """Serve ``tasks`` (``number`` of them) from a data dir in ``room`` while the block lasts."""
+def serving(
+    room: Path,
+    tasks: Path | None,
+    number: int,
+    *,
+    data: Path | None = None,
+    config: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> Generator[House]:
+    """Serve ``tasks`` (``number`` of them) from a data dir in ``room`` while the block lasts.
+
+    ``config`` is put behind the usual configuration, for sources that are no folder.
+    """
     data = data or room / "data"
-    config = room / "dicode.yaml"
-    config.write_text(_CONFIG)
-    argv = [sys.executable, "-m", "dicode_mcp.daemon", "--config", str(config)]
-    argv += ["--data-dir", str(data), "--source", str(tasks), "--port", "0"]
-    env = clean_environ(room)
+    file = room / "dicode.yaml"
+    file.write_text(_CONFIG + config)
+    argv = [sys.executable, "-m", "dicode_mcp.daemon", "--config", str(file)]
+    argv += ["--data-dir", str(data), "--port", "0"]
+    argv += ["--source", str(tasks)] if tasks else []
+    env = {**clean_environ(room), **(environ or {})}
     log = room / "server.log"
     with log.open("wb") as output:
         began = time.perf_counter()

@@ -151,6 +151,16 @@ class Admission:
 
 def _not_ready(entry: Entry) -> DicodeError:
     problems = [str(p) for p in entry.problems]
+    if entry.waiting is not None:
+        return DicodeError(
+            Code.TASK_NOT_READY,
+            f"task {entry.id} is not approved: its version {entry.waiting.short_hash} waits for a"
+            " human",
+            hint=f'get_task with id "{entry.id}" shows what it may do; approve_task with its hash'
+            f" asks a human, or on a terminal: dicode task approve {entry.id}",
+            data={"pending": entry.waiting.digest},
+            retry=Retry.AFTER,
+        )
     ready = find(entry.conditions, ConditionType.READY)
     detail = "; ".join(problems[:5]) or (ready.message if ready else "") or "it never loaded"
     return DicodeError(

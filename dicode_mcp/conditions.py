@@ -35,6 +35,12 @@ class ConditionType(StrEnum):
     """On sources: False when the last fetch failed and an older revision is in force."""
     TASKS = "TasksReady"
     """On sources: False when what some of their tasks say cannot be put in force."""
+    PINNED = "Pinned"
+    """On git sources: True while it stays at a commit that was chosen."""
+    COMPLETE = "Complete"
+    """On git sources: False when the repository holds entries that are left out (links)."""
+    PUSH = "PushWebhook"
+    """On git sources: False when pushes are not listened for, because the secret is not set."""
     WATCHED = "Watched"
     """On sources: False when changes are looked for on a timer, because they cannot be watched."""
 

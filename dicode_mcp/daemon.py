@@ -30,7 +30,9 @@ from dicode_mcp.store.lock import DataDirLock, LockInfo
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.tools.server import McpServer, create_mcp_server
 from dicode_mcp.tools.socket import McpSocket
+from dicode_mcp.web.api import Api
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.githooks import GitHooks
 from dicode_mcp.web.pages import Pages
 from dicode_mcp.web.server import HttpServer, require_loopback
 
@@ -118,6 +120,8 @@ class Server:
                 clock=self._clock,
                 url=lambda: self._url,
                 log_limits=limits,
+                overrides=await store.source_overrides(),
+                approved=await store.approvals(),
             )
             await house.clean()
             async with asyncio.TaskGroup() as group:
@@ -165,7 +169,11 @@ class Server:
                 max_body=server.max_body,
             ),
             readiness=lambda: self._state,
-            routes=Pages(house.services, self._clock, readiness=lambda: self._state).routes(),
+            routes=[
+                *Pages(house.services, self._clock, readiness=lambda: self._state).routes(),
+                *Api(house.services).routes(),
+                *GitHooks(house.services.pushes).routes(),
+            ],
         )
         http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
         listening = await surfaces.enter_async_context(http.listening())

@@ -30,6 +30,13 @@ class SourceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DevModeSwitched:
+    """A source shows another place than before: dev mode went on, off, or elsewhere."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunChanged:
     """A run was made or moved to another status."""
 
@@ -56,7 +63,7 @@ class LogAppended:
     lines: tuple[LogLine, ...]
 
 
-Event = TasksChanged | SourceChanged | RunChanged | RunProgress | LogAppended
+Event = TasksChanged | SourceChanged | DevModeSwitched | RunChanged | RunProgress | LogAppended
 
 
 class Subscription:

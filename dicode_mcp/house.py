@@ -9,42 +9,81 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from dicode_mcp import __version__
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import Clock
-from dicode_mcp.conditions import Condition, ConditionType
-from dicode_mcp.config import Config, SourceConfig
+from dicode_mcp.conditions import Condition
+from dicode_mcp.config import Config
 from dicode_mcp.dispatch import LocalDispatcher
 from dicode_mcp.environment import Environment
 from dicode_mcp.events import EventBus
 from dicode_mcp.executor.spawn import SpawnExecutor
 from dicode_mcp.ipc.server import SessionServer
+from dicode_mcp.origins import (
+    all_sources,
+    git_refs,
+    git_sources,
+    host_names,
+    inline_source,
+    own_source,
+    push_hooks,
+    registry_places,
+    switchable,
+    vouches,
+    work_tree,
+)
 from dicode_mcp.preparer import Preparer
-from dicode_mcp.protocols import Runtime, RuntimeHost, Source, Store
+from dicode_mcp.protocols import (
+    Approval,
+    Runtime,
+    RuntimeHost,
+    SourceOverrides,
+    Store,
+)
 from dicode_mcp.queue import Queue
-from dicode_mcp.reconciler import ReadinessLog, Reconciler
-from dicode_mcp.registry import Registry, SourceState
+from dicode_mcp.reconciler import Outside, Places, ReadinessLog, Reconciler
+from dicode_mcp.reconciler.keeping import Keeper
+from dicode_mcp.reconciler.locks import Locks
+from dicode_mcp.registry import Registry
 from dicode_mcp.runner import Runner
 from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.service import Services
+from dicode_mcp.service.approvals import Approvals, ApprovalsService
 from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.authoring import AuthoringService, Grounds
+from dicode_mcp.service.changes import changes, grants
+from dicode_mcp.service.desk import Desk
+from dicode_mcp.service.dev_mode import DevModeService, Switches
+from dicode_mcp.service.entry_homes import FOLDER as INSTALLED
+from dicode_mcp.service.entry_homes import Homes, OwnSet, own_name
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.pins import Pins
+from dicode_mcp.service.previews import Previews
+from dicode_mcp.service.pushes import PushService
+from dicode_mcp.service.registries import Registries
 from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.sharing import SharingService
+from dicode_mcp.service.sharing_views import Review
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
+from dicode_mcp.service.updates import UpdateService
+from dicode_mcp.sources.git.checkouts import GitCheckouts
 from dicode_mcp.sources.local import LocalSource
+from dicode_mcp.sources.working.copies import WorkingCopies
 from dicode_mcp.spec.digest import DigestCache
 from dicode_mcp.spec.hook_secret import webhook_secret_missing
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.support import not_in_force
+from dicode_mcp.spec.withheld import Withheld
 from dicode_mcp.tools.hub import Hub
 from dicode_mcp.triggers.chain import ChainConditions
 from dicode_mcp.triggers.cron import CronTrigger
@@ -68,17 +107,24 @@ class House:
         clock: Clock,
         url: Callable[[], str | None],
         log_limits: LogLimits,
+        overrides: Mapping[str, SourceOverrides] | None = None,
+        approved: Mapping[str, Sequence[Approval]] | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
         self._instance_id = instance_id
         self._scratch = config.data_dir / "runs"
+        home = Path(environ.get("HOME") or "/")
         bus = EventBus()
         self._runtimes = load_runtimes(
             config, RuntimeHost(cache=config.data_dir / "cache", environ=environ)
         )
-        loader = _task_loader(config, self._runtimes, environ, clock)
-        self.registry = Registry(bus, clock, [source.label for source in config.sources])
+        withheld = Withheld(config.withheld_variables)
+        loader = _task_loader(config, self._runtimes, environ, clock, withheld)
+        written = inline_source(config)
+        order = [source.label for source in config.sources]
+        order += [written.name] if written else []
+        self.registry = Registry(bus, clock, [*order, own_name(order)])
         self.dispatcher = LocalDispatcher(config.execution.max_concurrent_runs, clock)
         chains = Chains(self.registry)
         self.queue = Queue(
@@ -90,15 +136,57 @@ class House:
             clock,
             config.defaults.on_failure_chain,
         )
+        copies = WorkingCopies(config.data_dir, environ, allow_local=config.server.allow_local_git)
+        self.checkouts = GitCheckouts(
+            config.data_dir,
+            environ=environ,
+            clock=clock,
+            random=Random(),
+            allow_local=config.server.allow_local_git,
+        )
+        from_git = git_sources(config, self.checkouts, environ, overrides or {})
+        sources = switchable(config, all_sources(config, from_git), overrides or {}, copies)
+        own = OwnSet(
+            own_name(order),
+            config.data_dir / INSTALLED / "taskset.yaml",
+            lambda: self.reconciler.add(own_source(own)),
+        )
+        vouched = vouches(config)
+        approvals = Approvals(approved or {})
         self.reconciler = Reconciler(
-            _sources(config),
+            [
+                *sources.values(),
+                *((written,) if written else ()),
+                *((own_source(own),) if own.file.exists() else ()),
+            ],
             loader,
             self.registry,
             self._runtimes,
             clock,
             not_in_force=_declared,
+            places=Places(
+                host=host_names(config),
+                home=home,
+                checkouts=self.checkouts,
+                find_lock=Locks(clock, vouched, config.data_dir / "pinned.json").find,
+            ),
+            outside=Outside(loader.read, self.checkouts, withhold=withheld.put),
+            inline_dir=config.data_dir / "inline",
+            inline={written.name: config.entries} if written and config.entries else {},
+            review=[s.label for s in config.sources if s.trust == "review"],
+            tags={s.label: s.tags for s in config.sources},
+            gate=approvals.gate,
+            approved=approvals.of,
+            beside=self.checkouts.beside,
         )
-        self.show_unread(config.sources)
+        registries = Registries(
+            registry_places(config),
+            checkouts=self.checkouts,
+            home=home,
+            clock=clock,
+            tasks=self.registry,
+            declarations=self.reconciler,
+        )
         self.audit = Audit(store, clock)
         inside = Inside(queue=self.queue, registry=self.registry, store=store, bus=bus, clock=clock)
         self.preparer = Preparer(
@@ -117,21 +205,57 @@ class House:
             runtimes=self._runtimes,
             executor=executor,
             sessions=SessionServer(inside),
-            environment=Environment(environ, config.withheld_variables),
+            environment=Environment(environ, withheld),
             bus=bus,
             clock=clock,
             scratch=self._scratch,
             instance_id=instance_id,
             log_limits=log_limits,
         )
-        zone = ZoneInfo(config.defaults.timezone) if config.defaults.timezone else None
-        self.cron = CronTrigger(
-            self.queue, self.registry, store, bus, clock, zone or server_zone(environ)
+        self._keeper = Keeper(
+            self.checkouts, self.registry, self.runner.tasks, bus, clock, approvals.of
         )
+        named_zone = config.defaults.timezone
+        zone = ZoneInfo(named_zone) if named_zone else server_zone(environ)
+        self.cron = CronTrigger(self.queue, self.registry, store, bus, clock, zone)
         self.daemons = DaemonTrigger(self.queue, self.registry, bus, clock)
         self._chain_conditions = ChainConditions(chains, self.registry, bus)
         self._readiness = ReadinessLog(self.registry, bus)
         self.hub = Hub(bus)
+        refs = git_refs(config)
+        sources_service = SourcesService(
+            registry=self.registry,
+            syncer=self.reconciler,
+            audit=self.audit,
+            pins=Pins(from_git, sources, store),
+        )
+        approving = ApprovalsService(
+            approvals=approvals,
+            registry=self.registry,
+            syncer=self.reconciler,
+            store=store,
+            audit=self.audit,
+            clock=clock,
+        )
+        desk = Desk(
+            homes=Homes(self.registry, sources.get, own),
+            previews=Previews(
+                self.checkouts,
+                loader,
+                clock,
+                home=home,
+                host=host_names(config),
+                inline_dir=config.data_dir / "inline",
+                vouched=vouched,
+            ),
+            review=Review(grants, changes),
+            registry=self.registry,
+            syncer=self.reconciler,
+            audit=self.audit,
+            clock=clock,
+            zone=zone,
+            vouched=vouched,
+        )
         self.services = Services(
             tasks=TasksService(
                 registry=self.registry,
@@ -142,6 +266,7 @@ class House:
                 audit=self.audit,
                 clock=clock,
                 next_run=self.cron.next_run_ms,
+                layers=self.reconciler,
             ),
             runs=RunsService(
                 queue=self.queue,
@@ -150,8 +275,34 @@ class House:
                 bus=bus,
                 audit=self.audit,
             ),
-            sources=SourcesService(
-                registry=self.registry, syncer=self.reconciler, audit=self.audit
+            sources=sources_service,
+            dev_mode=DevModeService(
+                switches=Switches(
+                    sources=sources,
+                    refs=refs,
+                    show_path=LocalSource,
+                    show_clone=lambda name, folder: work_tree(config, name, folder),
+                ),
+                sources=sources_service,
+                clones=copies,
+                syncer=self.reconciler,
+                registry=self.registry,
+                store=store,
+                audit=self.audit,
+                data_dir=config.data_dir,
+                home=home,
+            ),
+            authoring=AuthoringService(
+                grounds=Grounds(
+                    refs=refs.get,
+                    namespace=lambda name: sources[name].namespace if name in sources else "",
+                ),
+                commits=copies,
+                sources=sources_service,
+                syncer=self.reconciler,
+                registry=self.registry,
+                audit=self.audit,
+                clock=clock,
             ),
             status=StatusService(
                 facts=ServerFacts(
@@ -171,6 +322,11 @@ class House:
                 bus=bus,
                 clock=clock,
             ),
+            pushes=PushService(push_hooks(config, environ), self.checkouts, self.audit, clock),
+            registries=registries,
+            approvals=approving,
+            sharing=SharingService(desk, registries, approving),
+            updates=UpdateService(desk),
             inside=inside,
         )
 
@@ -178,21 +334,15 @@ class House:
         """Give what runs while the server does."""
         return [
             ("hub", self.hub.run()),
+            ("git", self.checkouts.run()),
             ("reconciler", self.reconciler.run()),
+            ("keeper", self._keeper.run()),
             ("preparer", self.preparer.run()),
             ("runner", self.runner.run()),
             ("chains", self._chain_conditions.run()),
             ("readiness", self._readiness.run()),
+            ("registries", self.services.registries.run()),
         ]
-
-    def show_unread(self, sources: Iterable[SourceConfig]) -> None:
-        """List the configured sources that this build does not read, as what they are."""
-        for source in sources:
-            if source.type == "git":
-                told = "git sources are not fetched by this build; use type: local"
-                synced = Condition(ConditionType.SYNCED, False, "NotBuilt", told)
-                state = SourceState(source.label, "git", source.url or "", conditions=(synced,))
-                self.registry.put_source(state)
 
     async def clean(self) -> None:
         """Remove what a crashed server left: processes of its tasks, folders of their runs."""
@@ -236,7 +386,11 @@ def load_runtimes(config: Config, host: RuntimeHost) -> dict[str, Runtime]:
 
 
 def _task_loader(
-    config: Config, runtimes: Mapping[str, Runtime], environ: Mapping[str, str], clock: Clock
+    config: Config,
+    runtimes: Mapping[str, Runtime],
+    environ: Mapping[str, str],
+    clock: Clock,
+    withheld: Withheld,
 ) -> TaskLoader:
     return TaskLoader(
         runtimes={name: runtime.scripts for name, runtime in runtimes.items()},
@@ -244,15 +398,6 @@ def _task_loader(
         home=Path(environ.get("HOME") or "/"),
         data_dir=config.data_dir,
         config_dir=config.file.parent if config.file else Path.cwd(),
-        withheld=config.withheld_variables,
+        withheld=withheld,
         cache=DigestCache(clock),
     )
-
-
-def _sources(config: Config) -> list[Source]:
-    """Make the sources; ids begin with a source's name only when the user gave it one."""
-    return [
-        LocalSource(source.label, Path(source.path or ""), namespace=source.name or "")
-        for source in config.sources
-        if source.type == "local"
-    ]

@@ -6,7 +6,7 @@ State in memory of one event loop. It reads no file and starts nothing; ``TasksC
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import Condition, ConditionType, carry_since, find
 from dicode_mcp.errors import Code, DicodeError
-from dicode_mcp.events import EventBus, SourceChanged, TasksChanged
+from dicode_mcp.events import DevModeSwitched, EventBus, SourceChanged, TasksChanged
 from dicode_mcp.faults import Faults
-from dicode_mcp.protocols import Revision
+from dicode_mcp.protocols import DevMode, Revision
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.problems import Problem
 
@@ -47,7 +47,9 @@ class Entry:
     conditions: tuple[Condition, ...] = ()
     problems: tuple[Problem, ...] = ()
     kept: bool = False
-    """Whether ``task`` is an older version than what is written now, which is broken."""
+    """Whether ``task`` is an older version than what is written now, which is not in force."""
+    waiting: Task | None = None
+    """What is written now, when it waits for an approval."""
 
     @property
     def ready(self) -> bool:
@@ -59,6 +61,14 @@ class Entry:
     def contested(self) -> bool:
         """Tell whether another owns this entry's id or its webhook path."""
         return any(c.type is ConditionType.CONFLICT and c.status for c in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDev:
+    """What a source shows in dev mode; without ``folder`` only its dev_refs are switched."""
+
+    mode: DevMode
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +84,17 @@ class SourceState:
     revision: Revision | None = None
     conditions: tuple[Condition, ...] = ()
     task_count: int = 0
-    dev_mode: bool = False
     problems: tuple[Problem, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
+    off: tuple[tuple[str, str], ...] = ()
+    """Id and reason of each entry of its sets that this server does not take, by id."""
+    dev: ShownDev | None = None
+    """Set by the registry while dev mode is on."""
+
+    @property
+    def dev_mode(self) -> bool:
+        """Tell whether dev mode is on."""
+        return self.dev is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -132,6 +150,7 @@ class Registry:
         """By id and source."""
         self._sources: dict[str, SourceState] = {}
         self._faults = Faults()
+        self._dev: dict[str, ShownDev] = {}
 
     # Reading
 
@@ -179,9 +198,19 @@ class Registry:
             close += [name for name in sorted(by_name) if wanted in name]
         return list(dict.fromkeys(i for name in close for i in by_name[name]))[:5]
 
-    def unknown_task(self, ref: str) -> DicodeError:
-        """Give the error for a task that is not there, with the nearest names."""
-        near = self.suggest(ref)
+    def unknown_task(
+        self, ref: str, sees: Callable[[str], bool] = lambda task_id: True
+    ) -> DicodeError:
+        """Give the error for a task that is not there, with the nearest names the caller sees."""
+        for state in self._sources.values():
+            for task_id, why in state.off:
+                if task_id == ref and sees(task_id):
+                    return DicodeError(
+                        Code.TASK_NOT_FOUND,
+                        f"task '{ref[:128]}' is not taken by this server: {why}",
+                        hint="list_sources shows under off what is not taken",
+                    )
+        near = [task_id for task_id in self.suggest(ref) if sees(task_id)]
         closest = f" Closest: {', '.join(near)}." if near else ""
         return DicodeError(
             Code.TASK_NOT_FOUND,
@@ -248,10 +277,24 @@ class Registry:
             conditions=carry_since(state.conditions, known, self._clock.now_ms()),
             task_count=0,
             broken=(),
+            dev=None,
         )
         if state != old:
             self._sources[state.name] = state
             self._bus.publish(SourceChanged(state.name))
+
+    def set_dev(self, source: str, dev: ShownDev | None) -> None:
+        """Note what a source shows in dev mode, None: it is off."""
+        if dev == self._dev.get(source):
+            return
+        self._dev.pop(source, None)
+        if dev is not None:
+            self._dev[source] = dev
+        self._bus.publish(DevModeSwitched(source))
+
+    def in_dev_mode(self, source: str) -> bool:
+        """Tell whether a source is in dev mode."""
+        return source in self._dev
 
     def set_conditions(self, task_id: str, owner: str, conditions: Iterable[Condition]) -> None:
         """Replace what the room ``owner`` says of a task; kept while the task comes and goes."""
@@ -262,6 +305,11 @@ class Registry:
         if not of_task:
             del self._extra[task_id]
         self._tell(self._refresh({task_id}))
+
+    @property
+    def starting(self) -> bool:
+        """Tell whether some source was not looked at yet."""
+        return self._starting
 
     def started(self) -> None:
         """End the start: from now on who holds an id keeps it.
@@ -305,7 +353,7 @@ class Registry:
 
     def _fault(self, source: str, task_id: str) -> str | None:
         entry = self._losers.get((task_id, source)) or self._view.get(task_id)
-        if entry is None or entry.source != source:
+        if entry is None or entry.source != source or entry.waiting is not None:
             return None
         told = find(entry.conditions, ConditionType.READY)
         if (task_id, source) in self._losers:
@@ -396,9 +444,13 @@ class Registry:
 
     def _counted(self, state: SourceState) -> SourceState:
         count = len(self._claims.get(state.name, {}))
-        conditions = (*state.conditions, *self._faults.condition(state.name, count))
-        broken = self._faults.of(state.name)
-        return replace(state, task_count=count, broken=broken, conditions=conditions)
+        return replace(
+            state,
+            task_count=count,
+            broken=self._faults.of(state.name),
+            conditions=(*state.conditions, *self._faults.condition(state.name, count)),
+            dev=self._dev.get(state.name),
+        )
 
 
 def _path(entry: Entry | None) -> str | None:

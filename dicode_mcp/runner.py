@@ -34,6 +34,7 @@ from dicode_mcp.queue import Claim, Queue
 from dicode_mcp.runs.log_room import LogLimits, LogRoom
 from dicode_mcp.runs.logs import Level, LogLine, read_line
 from dicode_mcp.runs.model import Outcome, Reason, RunError, RunStatus
+from dicode_mcp.spec.model import Task
 
 log = logging.getLogger("dicode.runner")
 
@@ -187,7 +188,7 @@ class Runner:
         self._scratch = scratch
         self._instance_id = instance_id
         self._log_limits = log_limits
-        self._on: set[str] = set()
+        self._on: dict[str, Task | None] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -196,12 +197,16 @@ class Runner:
         """How many runs are on."""
         return len(self._on)
 
+    def tasks(self) -> list[Task]:
+        """Give the versions of tasks that runs are on with."""
+        return [task for task in self._on.values() if task is not None]
+
     async def run(self) -> None:
         """Take runs from the dispatcher until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 run_id = await self._dispatcher.next()
-                self._on.add(run_id)
+                self._on[run_id] = None
                 self._idle.clear()
                 group.create_task(self._guarded(run_id), name=f"run {run_id}")
 
@@ -221,7 +226,7 @@ class Runner:
             log.exception("a run could not be ended", extra={"run_id": run_id})
             self._dispatcher.release(run_id)
         finally:
-            self._on.discard(run_id)
+            self._on.pop(run_id, None)
             if not self._on:
                 self._idle.set()
 
@@ -233,6 +238,7 @@ class Runner:
             claim = await self._queue.claim(run_id)
             if claim is None:
                 return
+            self._on[run_id] = claim.task
             outcome = await self._logged(claim, live)
         finally:
             self._queue.on_stop(run_id, None)

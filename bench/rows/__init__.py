@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bench.row import Row
-from bench.rows import calls, command, deno, idle, logs, reload, runs, start, table
+from bench.rows import calls, command, deno, git, idle, logs, reload, runs, start, table
 
 ALL: tuple[Row, ...] = (
     reload.ROW,
+    git.ROW,
     runs.ROW,
     runs.THROUGHPUT,
     deno.ROW,

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -23,11 +24,17 @@ PROTOCOL_VERSION = "2026-07-28"
 ANSWER_SECONDS = 30.0
 """How long an answer may take beyond what the call itself asked to wait."""
 
+_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 _META = {
     "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
     "io.modelcontextprotocol/clientInfo": {"name": "dicode-cli", "version": __version__},
-    "io.modelcontextprotocol/clientCapabilities": {},
+    _CAPABILITIES: {},
 }
+_MOST_ROUNDS = 5
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+"""Puts a form (``message``, ``requestedSchema``) to whoever sits there; gives the answer's fields
+(``action``, ``content``)."""
 
 
 class Hello(NamedTuple):
@@ -182,15 +189,29 @@ class Client:
         self._connection.close()
 
     def call(
-        self, tool: str, arguments: dict[str, Any] | None = None, *, waits: float = 0.0
+        self,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        waits: float = 0.0,
+        ask: Ask | None = None,
     ) -> dict[str, Any]:
         """Call a tool and give its structured result.
 
-        ``waits`` is how many seconds the call itself may rightly take. Raises ``ToolFailed``
-        for an answer with ``isError`` and ``DicodeError`` when the server goes away.
+        ``waits`` is how many seconds the call itself may rightly take. With ``ask`` the server may
+        ask back. Raises ``ToolFailed`` for an answer with ``isError`` and ``DicodeError`` when the
+        server goes away.
         """
-        params = {"name": tool, "arguments": arguments or {}}
-        return _structured(self._request("tools/call", params, waits))
+        params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
+        result = self._request("tools/call", params, waits, asks=ask is not None)
+        for _ in range(_MOST_ROUNDS):
+            questions = _questions(result)
+            if ask is None or not questions:
+                break
+            params["inputResponses"] = {name: ask(form) for name, form in questions.items()}
+            params["requestState"] = result.get("requestState")
+            result = self._request("tools/call", params, waits, asks=True)
+        return _structured(result)
 
     def read(self, uri: str) -> dict[str, Any]:
         """Read a JSON resource whole; raises like ``call``."""
@@ -201,13 +222,18 @@ class Client:
             document = None
         return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
 
-    def _request(self, method: str, params: dict[str, Any], waits: float) -> Any:
+    def _request(
+        self, method: str, params: dict[str, Any], waits: float, *, asks: bool = False
+    ) -> Any:
         self._last_id += 1
+        meta: dict[str, Any] = {**_META}
+        if asks:
+            meta[_CAPABILITIES] = {"elicitation": {"form": {}}}
         request = {
             "jsonrpc": "2.0",
             "id": self._last_id,
             "method": method,
-            "params": {**params, "_meta": _META},
+            "params": {**params, "_meta": meta},
         }
         answer = self._exchange(request, ANSWER_SECONDS + waits)
         if "error" in answer:
@@ -250,6 +276,16 @@ def _protocol_error(error: Any) -> ToolFailed:
             }
         }
     )
+
+
+def _questions(result: Any) -> dict[str, dict[str, Any]]:
+    """Give the forms of a result that asks back, by name."""
+    if not isinstance(result, dict) or cast("dict[str, Any]", result).get("resultType") != (
+        "input_required"
+    ):
+        return {}
+    asked: dict[str, dict[str, Any]] = cast("dict[str, Any]", result).get("inputRequests") or {}
+    return {name: cast("dict[str, Any]", q.get("params") or {}) for name, q in asked.items()}
 
 
 def _structured(result: Any) -> dict[str, Any]:

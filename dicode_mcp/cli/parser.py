@@ -11,7 +11,7 @@ from typing import Any
 from dicode_mcp import __version__
 
 RUN_STATUSES = "queued running waiting success failure timeout cancelled skipped lost".split()
-TASK_STATES = ["ready", "broken", "unavailable", "conflict", "paused"]
+TASK_STATES = ["ready", "broken", "pending_approval", "unavailable", "conflict", "paused"]
 LEVELS = ["debug", "info", "warn", "error", "security"]
 
 _EPILOG = """\
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _tasks(commands)
     _runs(commands)
     _sources(commands)
+    _registries(commands)
     _service(commands)
     _setup(commands)
     return parser
@@ -182,11 +183,90 @@ def _tasks(commands: Commands) -> None:
     for name, text in (("enable", "let a paused task run again"), ("disable", "pause a task")):
         command = commands.add(name, f"tasks:{name}", text)
         command.add_argument("id", help="the task's id")
-    task = commands.add("task", None, "work on task folders")
-    validate = commands.under(task).add(
+    folders = commands.under(commands.add("task", None, "work on task folders"))
+    validate = folders.add(
         "validate", "tasks:validate", "check a task folder, a task.yaml or a loaded task"
     )
     validate.add_argument("target", metavar="PATH|ID", help="a folder, a task.yaml, or a task id")
+    new = folders.add(
+        "new",
+        "authoring:new_task",
+        "make a task from a template",
+        description="Make a task's folder with task.yaml, a script and a test; it is live at once.",
+    )
+    new.add_argument("id", help="the task's id: its folder below the source")
+    new.add_argument("--source", metavar="NAME", help="the source (the first one that is local)")
+    new.add_argument(
+        "--template", choices=["python", "deno"], default="python", help="the script's language"
+    )
+    new.add_argument(
+        "--trigger",
+        choices=["manual", "cron", "webhook", "chain", "daemon"],
+        default="manual",
+        help="what starts it",
+    )
+    new.add_argument(
+        "--on", metavar="VALUE", help="the cron schedule, the webhook path, or the task before"
+    )
+    new.add_argument("--name", help="a name for people")
+    new.add_argument("--description", metavar="TEXT", help="what it does")
+    search = folders.add(
+        "search", "registries:search", "search the registries for tasks to install"
+    )
+    search.add_argument("words", metavar="WORD", nargs="+", help="each has to be found")
+    search.add_argument("--registry", metavar="NAME", help="only this registry")
+    search.add_argument("--limit", type=int, metavar="N", help="at most this many")
+    _shared(folders)
+
+
+def _shared(folders: Commands) -> None:
+    install = folders.add(
+        "install",
+        "sharing:install",
+        "add somebody's task to a TaskSet, pinned to the commit that is shown",
+        description="Add a task that a registry offers, or one in a git repository, to a TaskSet."
+        "\nNothing of it runs before you have approved what it may do.",
+    )
+    install.add_argument("task", metavar="NAME|GIT_URL", help="as `task search` shows it, or a URL")
+    install.add_argument("--as", dest="key", metavar="KEY", help="the new entry's key")
+    install.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="params.x=y",
+        help="a param's value; may be repeated",
+    )
+    install.add_argument("--source", metavar="S", help="the source whose TaskSet gets it")
+    install.add_argument("--path", metavar="P", help="a folder or set file in the repository")
+    version = install.add_mutually_exclusive_group()
+    version.add_argument("--branch", metavar="B", help="a branch (main)")
+    version.add_argument("--tag", metavar="T", help="a tag")
+    version.add_argument("--commit", metavar="C", help="a commit (40 hex digits)")
+    update = folders.add(
+        "update",
+        "sharing:update",
+        "show what a newer version of an installed task changes, and take it",
+        description="Ask for the newest commit of an installed entry, show what it changes and pin"
+        " it.\nThe old version stays in force until you approve the new one.",
+    )
+    update.add_argument("id", metavar="ID", help="the entry's key or id")
+    to = update.add_mutually_exclusive_group()
+    to.add_argument("--tag", metavar="T", help="a tag to move to")
+    to.add_argument("--commit", metavar="C", help="a commit to move to (40 hex digits)")
+    update.add_argument("--dry-run", action="store_true", help="only show what would change")
+    approve = folders.add(
+        "approve",
+        "approvals:approve",
+        "let a version that waits come in force, after you have seen what it may do",
+        description="Show what a version that waits may do and what is new in it, and ask you."
+        "\nOnly on a terminal: an approval is a human's.",
+    )
+    approve.add_argument("id", metavar="ID", help="the task's id")
+    approve.add_argument(
+        "--hash", metavar="HASH", help="the version that was reviewed; another is not approved"
+    )
+    uninstall = folders.add("uninstall", "sharing:uninstall", "take an entry out of its TaskSet")
+    uninstall.add_argument("id", metavar="ID", help="the entry's whole key or id")
 
 
 def _page_options(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +320,44 @@ def _sources(commands: Commands) -> None:
     source.add("list", "sources:list_sources", "list the sources and their state")
     sync = source.add("sync", "sources:sync", "read a source again now")
     sync.add_argument("name", help="the source's name")
+    follow = sync.add_mutually_exclusive_group()
+    follow.add_argument("--commit", metavar="ID", help="stay at this commit (40 hex digits)")
+    follow.add_argument("--unpin", action="store_true", help="follow the branch again")
+    dev = source.add(
+        "dev",
+        "sources:dev",
+        "let a source show other files than its own, to try changes",
+        description="Switch dev mode of a source. Without an option only the dev_refs of its"
+        " TaskSets are used. It lasts until --disable, restarts included.",
+    )
+    dev.add_argument("name", help="the source's name")
+    place = dev.add_mutually_exclusive_group()
+    place.add_argument("--local-path", metavar="P", help="show this folder (or taskset.yaml)")
+    place.add_argument("--branch", metavar="B", help="show a working clone of this branch")
+    place.add_argument("--disable", action="store_true", help="back to the source's own files")
+
+
+def _registries(commands: Commands) -> None:
+    registry = commands.under(commands.add("registry", None, "look after a registry of tasks"))
+    lint = registry.add(
+        "lint",
+        "registries:lint",
+        "check the files of a registry; needs no server",
+        description="Check a registry's set and every entry of it, for its CI. Exit code 1 when"
+        " there are errors.",
+    )
+    lint.add_argument(
+        "path", metavar="PATH", nargs="?", default=".", help="a folder or a set's file (.)"
+    )
+    lint.add_argument(
+        "--fetch", action="store_true", help="also fetch each repository and read what is there"
+    )
+    lint.add_argument("--strict", action="store_true", help="count warnings as errors")
+    lint.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="URLs may lead to a private network: a registry for one company",
+    )
 
 
 def _setup(commands: Commands) -> None:

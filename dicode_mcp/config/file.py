@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,13 @@ from dicode_mcp.spec import yaml12
 from dicode_mcp.spec.base import Raw
 from dicode_mcp.spec.files import read_text
 from dicode_mcp.spec.problems import Problem, SpecError, in_order, problems_from_validation
+from dicode_mcp.spec.taskset.documents import TaskSetDoc, inline_set
+from dicode_mcp.spec.taskset.parts import part
 from dicode_mcp.spec.templates import NO_ENVIRONMENT, expand
 
 CONFIG_FILE = "dicode.yaml"
+_PATHS = (".", "/", "~", "${")
+"""What a registry begins with that is a folder and no URL."""
 
 
 def load_config(path: Path | None, *, environ: Mapping[str, str], cwd: Path, home: Path) -> Config:
@@ -68,7 +73,32 @@ def read_config(
     document = yaml12.load(text, name)
     data: Any = {} if document.data is None else document.data
     config = _validated(data, document, environ, file.parent, home)
-    return config.read_from(file)
+    return config.read_from(file, _entries(document, config, file.parent, home))
+
+
+def _entries(
+    document: yaml12.Document, config: Config, base: Path, home: Path
+) -> TaskSetDoc | None:
+    """Read ``spec`` as a set, with the place of each line and the paths of its refs expanded."""
+    if config.spec is None:
+        return None
+    names = {"HOME": str(home), "CONFIGDIR": str(base), "DATADIR": str(config.data_dir)}
+    entries = part(document, "spec", "entries")
+    found: object = entries.data
+    if isinstance(found, Mapping):
+        raw = cast(Raw, found)
+        data = {key: _with_ref_paths(entry, names) for key, entry in raw.items()}
+        entries = replace(entries, data=data)
+    return inline_set(part(document, "spec", "defaults"), entries)
+
+
+def _with_ref_paths(fields: Any, names: Mapping[str, str]) -> Any:
+    def place(text: Any) -> Any:
+        return expand(text, names, NO_ENVIRONMENT) if isinstance(text, str) else text
+
+    for key in ("ref", "dev_ref"):
+        fields = _with(fields, key, lambda ref: _with(_with_ref_paths(ref, names), "path", place))
+    return fields
 
 
 def _validated(
@@ -118,6 +148,8 @@ def _resolved(
 
     if isinstance(raw.get("sources"), list):
         raw["sources"] = [_source_paths(item, place) for item in raw["sources"]]
+    if isinstance(raw.get("registries"), list):
+        raw["registries"] = [_registry_paths(item, place) for item in raw["registries"]]
     if isinstance(raw.get("runtimes"), Mapping):
         runtimes = cast(Raw, raw["runtimes"])
         raw["runtimes"] = {key: _with(item, "path", place) for key, item in runtimes.items()}
@@ -130,10 +162,25 @@ def _source_paths(source: Any, place: Callable[[Any], Any]) -> Any:
     if not isinstance(source, Mapping):
         return source
     raw = cast(Raw, source)
-    out = _with(raw, "path", place) if raw.get("type") == "local" else dict(raw)
-    if isinstance(raw.get("auth"), Mapping):
-        out["auth"] = _with(raw["auth"], "ssh_key", place)
-    return out
+    out = _with(raw, "path", place) if raw.get("type") == "local" else raw
+    return _with_auth_paths(out, place)
+
+
+def _with_auth_paths(fields: Raw, place: Callable[[Any], Any]) -> Raw:
+    def files(auth: Any) -> Any:
+        return _with(_with(auth, "ssh_key", place), "known_hosts", place)
+
+    return _with(fields, "auth", files)
+
+
+def _registry_paths(registry: Any, place: Callable[[Any], Any]) -> Any:
+    if isinstance(registry, str):
+        return place(registry) if registry.startswith(_PATHS) else registry
+    if not isinstance(registry, Mapping):
+        return registry
+    raw = cast(Raw, registry)
+    out = raw if raw.get("url") is not None else _with(raw, "path", place)
+    return _with_auth_paths(out, place)
 
 
 def _with(fields: Any, name: str, change: Callable[[Any], Any]) -> Any:

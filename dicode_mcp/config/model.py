@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from dicode_mcp.config.support import sentences
-from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
+from dicode_mcp.spec.base import Findings, Model, Raw, checked
 from dicode_mcp.spec.fields import (
     Duration,
     Flag,
@@ -22,23 +22,13 @@ from dicode_mcp.spec.fields import (
     TaskRef,
     Timezone,
 )
+from dicode_mcp.spec.giturl import check_git_url
 from dicode_mcp.spec.ids import check_variable
 from dicode_mcp.spec.model import FailureChain, NotifySpec, RunInputsSpec
+from dicode_mcp.spec.taskset.documents import TaskSetDoc, inline_set
+from dicode_mcp.spec.yaml12 import Document
 
 VariableName = Annotated[str, AfterValidator(checked(check_variable))]
-
-
-def _url(text: str) -> str:
-    scheme, sign, rest = text.partition("://")
-    if sign:
-        authority = rest.partition("/")[0]
-        if scheme not in ("https", "http", "ssh", "git", "file"):
-            fail("is not a git URL", "use https://, ssh:// or git@host:path")
-        if ":" in authority.rpartition("@")[0]:
-            fail("holds a password", "use auth.token_env, which names a variable with the token")
-    elif ":" not in text:
-        fail("is not a git URL", "use https://, ssh:// or git@host:path; a folder is type: local")
-    return text
 
 
 class SourceAuth(Model):
@@ -47,6 +37,8 @@ class SourceAuth(Model):
     token_env: VariableName | None = None
     ssh_key: Line | None = None
     username: Line | None = None
+    host_keys: Literal["strict", "accept-new"] = "strict"
+    known_hosts: Line | None = None
 
 
 class SourceConfig(Model):
@@ -55,7 +47,7 @@ class SourceConfig(Model):
     name: Segment | None = None
     type: Literal["local", "git"]
     path: Line | None = None
-    url: Annotated[Line, AfterValidator(_url)] | None = None
+    url: Annotated[Line, AfterValidator(check_git_url)] | None = None
     branch: Line | None = None
     tag: Line | None = None
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
@@ -82,17 +74,22 @@ class SourceConfig(Model):
         if kind == "git":
             if not raw.get("url"):
                 findings.add(("url",), "is required for a git source", "add 'url: …'")
-            chosen = [key for key in ("branch", "tag", "commit") if raw.get(key) is not None]
-            if len(chosen) > 1:
-                findings.add((chosen[1],), f"stands beside {chosen[0]}", "keep one of the two")
+            _one_version(raw, findings)
 
     @property
     def label(self) -> str:
         """The source's name: as given, else the last part of its path or URL."""
-        if self.name:
-            return self.name
-        location = (self.url if self.type == "git" else self.path) or ""
-        return location.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
+        return self.name or _last_part((self.url if self.type == "git" else self.path) or "")
+
+
+def _one_version(raw: Raw, findings: Findings) -> None:
+    chosen = [key for key in ("branch", "tag", "commit") if raw.get(key) is not None]
+    if len(chosen) > 1:
+        findings.add((chosen[1],), f"stands beside {chosen[0]}", "keep one of the two")
+
+
+def _last_part(location: str) -> str:
+    return location.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
 
 
 _GIT_ONLY = (
@@ -226,16 +223,46 @@ class AiConfig(Model):
 
 
 def _registry(value: Any) -> Any:
-    return {"url": value} if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return {"path": value} if value.startswith("/") else {"url": value}
 
 
 class RegistryConfig(Model):
-    """A TaskSet that is searched for tasks to install."""
+    """A TaskSet that is searched for tasks to install, in a repository or in a folder.
 
-    url: Line
+    ``path`` is inside the repository when there is a ``url``, else absolute.
+    """
+
+    url: Annotated[Line, AfterValidator(check_git_url)] | None = None
+    path: Line | None = None
     name: Segment | None = None
     branch: Line | None = None
-    path: Line | None = None
+    tag: Line | None = None
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
+    auth: SourceAuth | None = None
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want a place, and the keys of a repository only beside a URL."""
+        url, path = raw.get("url"), raw.get("path")
+        if url is None and path is None:
+            findings.add((), "needs a url or a path", "add 'url: …', or 'path: FOLDER'")
+        for key in ("branch", "tag", "commit", "auth") if url is None else ():
+            if raw.get(key) is not None:
+                findings.add((key,), "belongs to a registry with a url", "remove it or add a url")
+        if url is not None and isinstance(path, str) and _leaves(path):
+            findings.add(("path",), "leaves the repository", "write it relative to its root")
+        _one_version(raw, findings)
+
+    @property
+    def label(self) -> str:
+        """The registry's name: as given, else the last part of its URL or path."""
+        return self.name or _last_part(self.url or self.path or "")
+
+
+def _leaves(path: str) -> bool:
+    return path.startswith(("/", "~")) or ".." in path.split("/")
 
 
 class WorkersConfig(Model):
@@ -271,16 +298,27 @@ class Config(Model):
     spec: InlineSet | None = None
 
     _file: Path | None = PrivateAttr(default=None)
+    _entries: TaskSetDoc | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> Path | None:
         """The file that was read; None when there is none."""
         return self._file
 
-    def read_from(self, file: Path) -> Config:
-        """Give the same configuration, knowing its file."""
+    @property
+    def entries(self) -> TaskSetDoc | None:
+        """The set that ``spec`` is; None when there is none. Raises ``SpecError``."""
+        if self._entries is not None or self.spec is None:
+            return self._entries
+        name = self._file.name if self._file else "dicode.yaml"
+        defaults, entries = dict(self.spec.defaults), dict(self.spec.entries)
+        return inline_set(Document(name, defaults), Document(name, entries))
+
+    def read_from(self, file: Path, entries: TaskSetDoc | None = None) -> Config:
+        """Give the same configuration, knowing its file and the set in it, line by line."""
         out = self.model_copy()
         out._file = file
+        out._entries = entries
         return out
 
     @classmethod
@@ -290,18 +328,11 @@ class Config(Model):
 
     @classmethod
     def rules(cls, raw: Raw, findings: Findings) -> None:
-        """Want each source's name once."""
-        sources = raw.get("sources")
-        seen: set[str] = set()
-        for index, source in enumerate(
-            cast("list[Any]", sources) if isinstance(sources, (list, tuple)) else []
-        ):
-            name = _label(source)
-            if name in seen:
-                findings.add(
-                    ("sources", index), f"is the second source named '{name}'", "give it a 'name:'"
-                )
-            seen.update((name,) if name else ())
+        """Want each name of a source, and of a registry, once."""
+        for key, label in (("sources", _source_label), ("registries", _registry_label)):
+            given = raw.get(key)
+            items = cast("Sequence[Any]", given) if isinstance(given, (list, tuple)) else ()
+            _names_once(key, items, label, findings)
 
     @property
     def withheld_variables(self) -> frozenset[str]:
@@ -309,6 +340,7 @@ class Config(Model):
         named: list[str | None] = [self.database.url_env]
         for source in self.sources:
             named += [source.push_secret_env, source.auth.token_env if source.auth else None]
+        named += [registry.auth.token_env for registry in self.registries if registry.auth]
         return frozenset(name for name in named if name)
 
     def not_in_force(self) -> list[str]:
@@ -316,10 +348,24 @@ class Config(Model):
         return sentences(self)
 
 
-def _label(source: Any) -> str | None:
-    if isinstance(source, SourceConfig):
-        return source.label
-    try:
-        return SourceConfig.model_validate(source).label
-    except ValidationError:
-        return None
+def _names_once(
+    key: str, items: Sequence[Any], label: Callable[[Any], str], findings: Findings
+) -> None:
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        try:
+            name = label(item)
+        except ValidationError:
+            continue
+        if name in seen:
+            what = f"is the second of the {key} named '{name}'"
+            findings.add((key, index), what, "give it a 'name:'")
+        seen.update((name,) if name else ())
+
+
+def _source_label(source: Any) -> str:
+    return SourceConfig.model_validate(source).label
+
+
+def _registry_label(registry: Any) -> str:
+    return RegistryConfig.model_validate(_registry(registry)).label

@@ -10,21 +10,13 @@ if TYPE_CHECKING:
 
 TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
     (
-        "sources: git sources are not fetched by this build; use type: local",
-        lambda c: any(s.type == "git" for s in c.sources),
-    ),
-    (
-        "sources[].trust: changes are not held for review by this build",
-        lambda c: any(s.trust == "review" for s in c.sources),
-    ),
-    (
-        "sources[].tags and limits: not acted on by this build",
+        "sources[].max_files and sizes: acted on for git, not for local sources",
         lambda c: any(
-            s.tags or s.model_fields_set & {"max_files", "max_file_size", "max_total_size"}
+            s.type == "local"
+            and s.model_fields_set & {"max_files", "max_file_size", "max_total_size"}
             for s in c.sources
         ),
     ),
-    ("spec.entries: inline TaskSets are not read by this build", lambda c: c.spec),
     ("database: this build keeps its state in SQLite only", lambda c: c.database.type != "sqlite"),
     (
         "secrets.providers: this build has no secrets store",
@@ -32,8 +24,6 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
     ),
     ("server.public_url: not used by this build", lambda c: c.server.public_url),
     ("server.trusted_proxies: not used by this build", lambda c: c.server.trusted_proxies),
-    ("server.labels: not used by this build", lambda c: c.server.labels),
-    ("server.allow_local_git: not used by this build", lambda c: c.server.allow_local_git),
     (
         "defaults: of these, only timezone and on_failure_chain are applied by this build",
         lambda c: c.defaults.model_fields_set - {"timezone", "on_failure_chain"},
@@ -51,7 +41,6 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
         lambda c: "notifications" in c.model_fields_set,
     ),
     ("ai: not used by this build", lambda c: "ai" in c.model_fields_set),
-    ("registries: not searched by this build", lambda c: c.registries),
     ("workers: every run is on this machine", lambda c: "workers" in c.model_fields_set),
 )
 

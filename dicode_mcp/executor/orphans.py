@@ -1,10 +1,11 @@
 """Whose orphans this process's children are, also when they wiped their mark.
 
-A server starts nothing but launches, and the kernel gives it every process below it whose parent
-ends (``become_subreaper``). So a child of the server that is no launch's main process is an orphan
-of a launch, whatever it did to its environment, group and session. It is one of those launches
-that were on when it started; one that holds a launch's output pipe is that launch's. It is cleared
-away as soon as no launch that is on could be its owner: at the end of the last one that could.
+A server starts nothing but launches and its own helpers (``dicode_mcp.children``), and the kernel
+gives it every process below it whose parent ends (``become_subreaper``). So a child of the server
+that is neither is an orphan of a launch, whatever it did to its environment, group and session. It
+is one of those launches that were on when it started; one that holds a launch's output pipe is that
+launch's. It is cleared away as soon as no launch that is on could be its owner: at the end of the
+last one that could.
 
 Nothing else may be taken for an orphan: see ``Strangers``. Decides and reaps; signals nobody that
 a launch still on could own. All calls come from the event loop's thread, which also starts and
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from dicode_mcp.children import being_started, is_own
 from dicode_mcp.executor import tree
 from dicode_mcp.executor.linux import become_subreaper
 
@@ -61,10 +63,14 @@ class Orphans:
     """Knows the launches that are on, and so which of this process's children are orphans."""
 
     def __init__(self, strangers: Strangers) -> None:
-        self._strangers = strangers
+        self._usual = strangers
         self._before = frozenset(_identity(stat) for stat in map(tree.read_stat, children()))
         self._trees: dict[int, _Tree] = {}
         self._claims: dict[tuple[int, int], _Tree] = {}
+
+    @property
+    def _strangers(self) -> Strangers:
+        return Strangers.STARTED if being_started() else self._usual
 
     def begin(self, root: tree.Root, pipes: frozenset[str]) -> None:
         """Note a launch whose main process has started and writes into ``pipes``."""
@@ -91,19 +97,24 @@ class Orphans:
         """Reap dead orphans, and kill those that no launch is left to clear."""
         for stat in self._adopted():
             owners = [t for t in self._trees.values() if t.root.start <= stat.start]
-            if not owners and self._strangers is Strangers.NONE:
+            if not owners and self._is_no_strangers(stat.pid):
                 tree.send(stat, signal.SIGKILL)
+
+    def _is_no_strangers(self, pid: int) -> bool:
+        """Tell whether a child can only come from a launch."""
+        # In this order: see ``dicode_mcp.children``.
+        return self._strangers is Strangers.NONE and not is_own(pid)
 
     def _adopted(self) -> Iterator[tree.Stat]:
         for pid in children():
-            if pid in self._trees:
+            if pid in self._trees or is_own(pid):
                 continue
             stat = tree.read_stat(pid)
             if stat is None or stat.ppid != os.getpid() or _identity(stat) in self._before:
                 continue
             if not stat.dead:
                 yield stat
-            elif self._strangers is not Strangers.STARTED and not _reaped(pid):
+            elif self._strangers is not Strangers.STARTED and not is_own(pid) and not _reaped(pid):
                 # Its first thread has ended, others have not.
                 yield replace(stat, state="S")
 
@@ -121,9 +132,7 @@ class Orphans:
         writers = [t for t in self._trees.values() if t.pipes & held]
         if writers:
             return own in writers and all(t.ended for t in writers)
-        return self._strangers is Strangers.NONE and not any(
-            t.root.start <= stat.start for t in live
-        )
+        return self._is_no_strangers(stat.pid) and not any(t.root.start <= stat.start for t in live)
 
 
 def _identity(stat: tree.Stat | None) -> tuple[int, int]:

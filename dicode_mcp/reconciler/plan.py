@@ -17,7 +17,9 @@ from dicode_mcp.spec.problems import Problem
 class Seen:
     """What a look at one folder gave. Without ``task`` it cannot be put in force.
 
-    ``conditions`` always hold a ``Ready``.
+    ``conditions`` always hold a ``Ready``. ``waiting`` is what waits for an approval; ``approved``
+    an older version that has one, for when none is in force. ``spoilt``: what is in force may not
+    go on, since its files may be others than those that were approved.
     """
 
     id: str
@@ -25,6 +27,11 @@ class Seen:
     task: Task | None
     conditions: tuple[Condition, ...]
     problems: tuple[Problem, ...] = ()
+    waiting: Task | None = None
+    approved: Task | None = None
+    spoilt: bool = False
+    covered: frozenset[str] | None = None
+    """The hashes that are approved, where an approval is needed: nothing else may stay in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +101,22 @@ def _put(source: str, seen: Seen, old: Entry | None) -> Action | None:
     if old is None or old.task is None:
         return Action(Kind.REGISTER, entry)
     mended = entry.ready and not old.ready
-    same = old.task.digest == seen.task.digest and old.folder == seen.folder
+    same = old.task.digest == seen.task.digest
     return Action(Kind.REFRESH if same else Kind.UPDATE, entry, mended)
 
 
 def _broken(source: str, seen: Seen, old: Entry | None) -> Entry:
-    if old is None or old.task is None:
-        return Entry(seen.id, source, seen.folder, None, seen.conditions, seen.problems)
+    if old is None or old.task is None or seen.spoilt or not _may_stay(seen, old.task):
+        return Entry(
+            seen.id,
+            source,
+            seen.folder,
+            seen.approved,
+            seen.conditions,
+            seen.problems,
+            kept=seen.approved is not None,
+            waiting=seen.waiting,
+        )
     of_the_version_in_force = [c for c in old.conditions if c.type is not ConditionType.READY]
     ready = [c for c in seen.conditions if c.type is ConditionType.READY]
     return replace(
@@ -108,7 +124,12 @@ def _broken(source: str, seen: Seen, old: Entry | None) -> Entry:
         conditions=(*ready, *of_the_version_in_force),
         problems=seen.problems,
         kept=True,
+        waiting=seen.waiting,
     )
+
+
+def _may_stay(seen: Seen, task: Task) -> bool:
+    return seen.covered is None or task.digest in seen.covered
 
 
 def _gone(entry: Entry, desired: Desired) -> bool:

@@ -42,7 +42,7 @@ class Reporter:
             self._task(task_id, "removed")
             return
         if action.kind is Kind.BREAK:
-            self._fault(action.entry, "broken")
+            self._fault(action.entry, "broken" if action.entry.waiting is None else "waits")
             return
         if action.mended:
             self._task(task_id, "mended")

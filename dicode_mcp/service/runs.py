@@ -51,7 +51,7 @@ class RunsService:
         async with self._audit.action(principal, "run_task", task_id):
             entry = self._registry.resolve(task_id)
             if entry is None or not principal.sees(entry.id):
-                raise self._registry.unknown_task(task_id)
+                raise self._registry.unknown_task(task_id, principal.sees)
             principal.require("run", entry.id)
             run = await self._queue.submit(
                 RunRequest(
@@ -123,7 +123,7 @@ class RunsService:
             entry = self._registry.resolve(task)
             task_id = entry.id if entry else task
             if not principal.sees(task_id):
-                raise self._registry.unknown_task(task)
+                raise self._registry.unknown_task(task, principal.sees)
         query = RunQuery(
             task_id=task_id,
             statuses=frozenset({RunStatus(status)}) if status else None,
@@ -133,7 +133,7 @@ class RunsService:
         )
         page = await self._store.list_runs(query)
         if task is not None and not page.items and self._registry.get(task_id or "") is None:
-            raise self._registry.unknown_task(task)
+            raise self._registry.unknown_task(task, principal.sees)
         result: dict[str, Any] = {
             "runs": [run_line(run) for run in page.items if principal.sees(run.task_id)]
         }

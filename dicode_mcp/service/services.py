@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dicode_mcp.service.approvals import ApprovalsService
+from dicode_mcp.service.authoring import AuthoringService
+from dicode_mcp.service.dev_mode import DevModeService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.pushes import PushService
+from dicode_mcp.service.registries import Registries
 from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.sharing import SharingService
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import StatusService
 from dicode_mcp.service.tasks import TasksService
+from dicode_mcp.service.updates import UpdateService
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,4 +26,11 @@ class Services:
     runs: RunsService
     sources: SourcesService
     status: StatusService
+    dev_mode: DevModeService
+    authoring: AuthoringService
+    pushes: PushService
+    registries: Registries
+    approvals: ApprovalsService
+    sharing: SharingService
+    updates: UpdateService
     inside: Inside

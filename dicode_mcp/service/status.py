@@ -127,6 +127,7 @@ class StatusService:
                 "total": len(entries),
                 "ready": states["ready"],
                 "broken": states["broken"],
+                "pending_approval": states["pending_approval"],
                 "unavailable": states["unavailable"],
                 "conflict": states["conflict"],
                 "paused": sum(1 for entry in entries if is_paused(entry)),

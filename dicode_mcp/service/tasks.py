@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,21 +13,27 @@ from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Pause, Store
 from dicode_mcp.queue import Queue
+from dicode_mcp.reconciler.effective import change_of
 from dicode_mcp.registry import Entry, Registry
+from dicode_mcp.service.approvals import pending_view
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.cursors import decode, encode
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import (
     condition_view,
     is_paused,
+    origin_view,
     problem_view,
     state_of,
     task_detail,
     task_view,
 )
-from dicode_mcp.spec.loader import MANIFEST
+from dicode_mcp.sources.task_files import list_files
+from dicode_mcp.spec.loader import MANIFEST, Change
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.problems import Problem, SpecError, nearest, problems_in
+from dicode_mcp.spec.taskset.explain import Explained
+from dicode_mcp.spec.taskset.resolution import Declared
 
 NextRun = Callable[[str], int | None]
 """Gives when a task will start by itself next (epoch ms), if it will."""
@@ -39,13 +45,47 @@ _MOST_TAGS = 30
 class FolderLoader(Protocol):
     """Reads a task folder, strictly."""
 
-    def load(self, folder: Path, *, task_id: str, source: str, source_root: Path) -> Task:
+    def load(
+        self,
+        folder: Path,
+        *,
+        task_id: str,
+        source: str,
+        source_root: Path,
+        revision: str | None = None,
+        task_set_dir: Path | None = None,
+        change: Change | None = None,
+    ) -> Task:
         """Give the task; raises SpecError."""
         ...
 
     def validate_text(self, text: str, filename: str) -> list[Problem]:
         """Give what is wrong with a manifest's text alone."""
         ...
+
+
+class Layers(Protocol):
+    """Knows what the sets lay over a task's own manifest."""
+
+    async def explain(self, entry: Entry) -> Sequence[Explained]:
+        """Say where each value of the effective manifest is written."""
+        ...
+
+    def declared(self, entry: Entry) -> Declared | None:
+        """Give what is laid over the entry's folder."""
+        ...
+
+
+class NoLayers:
+    """No sets: every manifest is as its file has it."""
+
+    async def explain(self, entry: Entry) -> Sequence[Explained]:
+        """Know nothing."""
+        return ()
+
+    def declared(self, entry: Entry) -> Declared | None:
+        """Know nothing."""
+        return None
 
 
 class TasksService:
@@ -62,6 +102,7 @@ class TasksService:
         audit: Audit,
         clock: Clock,
         next_run: NextRun,
+        layers: Layers | None = None,
     ) -> None:
         self._registry = registry
         self._queue = queue
@@ -71,6 +112,7 @@ class TasksService:
         self._audit = audit
         self._clock = clock
         self._next_run = next_run
+        self._layers = layers or NoLayers()
 
     async def list(
         self,
@@ -111,11 +153,28 @@ class TasksService:
     async def get(
         self, principal: Principal, task_id: str, *, explain: bool = False
     ) -> dict[str, Any]:
-        """Show one task whole. Raises TASK_NOT_FOUND with the nearest names."""
+        """Show one task whole. Raises TASK_NOT_FOUND with the nearest names.
+
+        ``explain`` adds ``origins``: the layer, file and line of each value of ``spec``.
+        """
         principal.require("read")
         entry = self._entry(principal, task_id)
         last = await self._store.last_runs([entry.id])
-        return task_detail(entry, last_run=last.get(entry.id), next_run_ms=self._next_run(entry.id))
+        files, more = await asyncio.to_thread(list_files, entry.folder)
+        view = task_detail(
+            entry,
+            last_run=last.get(entry.id),
+            next_run_ms=self._next_run(entry.id),
+            dev_mode=self._registry.in_dev_mode(entry.source),
+        )
+        view["files"] = [{"path": path, "size": size} for path, size in files]
+        if more:
+            view["files_truncated"] = True
+        if entry.waiting is not None:
+            view["pending"] = await asyncio.to_thread(pending_view, entry, entry.waiting)
+        if explain:
+            view["origins"] = [origin_view(e) for e in await self._layers.explain(entry)]
+        return view
 
     async def set_enabled(
         self, principal: Principal, task_id: str, enabled: bool, reason: str = ""
@@ -168,14 +227,41 @@ class TasksService:
             return _verdict(problems, [])
         if task_id is not None:
             entry = self._entry(principal, task_id)
-            return {"id": entry.id, **await self._validate_folder(entry.folder, entry.id)}
+            return {"id": entry.id, **await self._validate_entry(entry)}
         folder = await asyncio.to_thread(_task_folder, path or "")
         return await self._validate_folder(folder, folder.name)
 
-    async def _validate_folder(self, folder: Path, task_id: str) -> dict[str, Any]:
+    async def _validate_entry(self, entry: Entry) -> dict[str, Any]:
+        """Check a task with what its sets lay over it."""
+        declared = self._layers.declared(entry)
+        if declared is None:
+            return await self._validate_folder(entry.folder, entry.id)
+        return await self._validate_folder(
+            entry.folder,
+            entry.id,
+            source_root=declared.tree.root,
+            task_set_dir=declared.set_dir,
+            change=change_of(declared),
+        )
+
+    async def _validate_folder(
+        self,
+        folder: Path,
+        task_id: str,
+        *,
+        source_root: Path | None = None,
+        task_set_dir: Path | None = None,
+        change: Change | None = None,
+    ) -> dict[str, Any]:
         try:
             task = await asyncio.to_thread(
-                self._loader.load, folder, task_id=task_id, source="", source_root=folder.parent
+                self._loader.load,
+                folder,
+                task_id=task_id,
+                source="",
+                source_root=source_root or folder.parent,
+                task_set_dir=task_set_dir,
+                change=change,
             )
         except SpecError as error:
             return _verdict(list(error.problems), [])
@@ -203,11 +289,16 @@ class TasksService:
     def _entry(self, principal: Principal, task_id: str) -> Entry:
         entry = self._registry.resolve(task_id)
         if entry is None or not principal.sees(entry.id):
-            raise self._registry.unknown_task(task_id)
+            raise self._registry.unknown_task(task_id, principal.sees)
         return entry
 
     def _view(self, entry: Entry, last: Mapping[str, Any]) -> dict[str, Any]:
-        return task_view(entry, last_run=last.get(entry.id), next_run_ms=self._next_run(entry.id))
+        return task_view(
+            entry,
+            last_run=last.get(entry.id),
+            next_run_ms=self._next_run(entry.id),
+            dev_mode=self._registry.in_dev_mode(entry.source),
+        )
 
 
 def _task_folder(path: str) -> Path:

@@ -8,10 +8,12 @@ from typing import Any
 
 from dicode_mcp.clock import iso
 from dicode_mcp.conditions import Condition, ConditionType, find
-from dicode_mcp.registry import Entry, SourceState
+from dicode_mcp.protocols import Revision
+from dicode_mcp.registry import Entry, ShownDev, SourceState
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Output, Run, RunError, RunStatus
 from dicode_mcp.spec.problems import Problem
+from dicode_mcp.spec.taskset.explain import Explained, Source
 
 SHOWN_BROKEN = 10
 """How many broken tasks a source shows."""
@@ -43,6 +45,16 @@ def problem_view(problem: Problem) -> dict[str, Any]:
     )
 
 
+def origin_view(explained: Explained) -> dict[str, Any]:
+    """Show where one value of a manifest is written, and what it won over, nearest first."""
+    over = [_written_view(source) for source in explained.over]
+    return _compact(path=explained.path, **_written_view(explained.source), over=over or None)
+
+
+def _written_view(source: Source) -> dict[str, Any]:
+    return _compact(layer=source.layer, file=source.file or None, line=source.line or None)
+
+
 def is_paused(entry: Entry) -> bool:
     """Tell whether a stored pause is on the task."""
     paused = find(entry.conditions, ConditionType.PAUSED)
@@ -50,13 +62,18 @@ def is_paused(entry: Entry) -> bool:
 
 
 def state_of(entry: Entry) -> str:
-    """Say how a task stands, pauses aside: ``ready conflict broken unavailable``.
+    """Say how a task stands, pauses aside.
 
-    ``conflict``: another owns its id or webhook path. ``broken``: what is written is not in force
-    or cannot be served. ``unavailable``: this machine lacks what its runtime needs.
+    ``ready pending_approval conflict broken unavailable``.
+
+    ``pending_approval``: what is written waits for a human. ``conflict``: another owns its id or
+    webhook path. ``broken``: what is written is not in force or cannot be served. ``unavailable``:
+    this machine lacks what its runtime needs.
     """
     if entry.contested:
         return "conflict"
+    if entry.waiting is not None:
+        return "pending_approval"
     ready = find(entry.conditions, ConditionType.READY)
     if entry.task is None or (ready is not None and not ready.status):
         return "broken"
@@ -65,9 +82,16 @@ def state_of(entry: Entry) -> str:
 
 
 def task_view(
-    entry: Entry, *, last_run: Run | None = None, next_run_ms: int | None = None
+    entry: Entry,
+    *,
+    last_run: Run | None = None,
+    next_run_ms: int | None = None,
+    dev_mode: bool = False,
 ) -> dict[str, Any]:
-    """Show a task as listings do; a task that never loaded has neither runtime nor trigger."""
+    """Show a task as listings do; a task that never loaded has neither runtime nor trigger.
+
+    ``dev_mode``: whether its source is in dev mode; shown only then.
+    """
     task = entry.task
     view = _compact(
         id=entry.id,
@@ -80,6 +104,7 @@ def task_view(
         kept=entry.kept or None,
         hash=task.short_hash if task else None,
         source=entry.source,
+        dev_mode=True if dev_mode else None,
         revision=task.revision if task else None,
         conditions=[condition_view(c) for c in entry.conditions],
         next_run=iso(next_run_ms) if next_run_ms else None,
@@ -89,10 +114,14 @@ def task_view(
 
 
 def task_detail(
-    entry: Entry, *, last_run: Run | None = None, next_run_ms: int | None = None
+    entry: Entry,
+    *,
+    last_run: Run | None = None,
+    next_run_ms: int | None = None,
+    dev_mode: bool = False,
 ) -> dict[str, Any]:
     """Show a task whole: the effective manifest, where it lies, what is wrong with its file."""
-    view = task_view(entry, last_run=last_run, next_run_ms=next_run_ms)
+    view = task_view(entry, last_run=last_run, next_run_ms=next_run_ms, dev_mode=dev_mode)
     task = entry.task
     if task is not None:
         view["hash"] = task.digest
@@ -191,11 +220,14 @@ def source_view(state: SourceState) -> dict[str, Any]:
         path=state.location if state.kind == "local" else None,
         url=state.location if state.kind == "git" else None,
         revision=commit,
+        commit=_commit_view(state.revision),
         dev_mode=state.dev_mode,
+        dev=_dev_view(state.dev) if state.dev else None,
         tasks=state.task_count,
         conditions=[condition_view(c) for c in state.conditions],
         problems=_problems_view(state.problems) or None,
         broken=[{"id": task_id, "message": _short(fault)} for task_id, fault in broken] or None,
+        off=[{"id": task_id, "message": why} for task_id, why in state.off[:SHOWN_BROKEN]] or None,
         broken_count=len(state.broken) or None,
         broken_rest=_rest(state.name, rest) if rest else None,
     )
@@ -217,6 +249,24 @@ def _rest(source: str, count: int) -> str:
     return (
         f"{count} more: list_tasks with source {json.dumps(source, ensure_ascii=False)} and "
         'status "broken" (then "conflict") shows all of them'
+    )
+
+
+def _commit_view(revision: Revision | None) -> dict[str, Any] | None:
+    """Show who made the commit in force, when, and what they said of it."""
+    info = revision.commit_info if revision else None
+    return (
+        _compact(author=info.author, subject=info.subject, time=iso(info.at_ms)) if info else None
+    )
+
+
+def _dev_view(dev: ShownDev) -> dict[str, Any]:
+    """Show dev mode: what was asked for, and the folder whose files are in force."""
+    return _compact(
+        local_path=dev.mode.local_path,
+        branch=dev.mode.branch,
+        folder=str(dev.folder) if dev.folder else None,
+        dev_refs_only=True if dev.folder is None else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds the task folders below a source's root.
+"""Finds the task folders below a source's root, and the folders of sets among them.
 
 Looks at names only; what a manifest says is the loader's. Everything here blocks, so callers run
 it in a thread.
@@ -16,6 +16,9 @@ from pathlib import Path
 from dicode_mcp.sources.trouble import MANIFEST, Strays, Trouble
 from dicode_mcp.spec import digest
 from dicode_mcp.spec.ids import check_task_id
+
+SET_FILES = ("taskset.yaml", "taskset.yml")
+"""What makes a folder a set's, before any manifest beside it."""
 
 _NEVER_MEANT = ("#*#", "*.sw?", "*.py[co]", "*___jb_???___")
 """What editors and interpreters leave beside the files a person means."""
@@ -47,11 +50,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A folder with a manifest. ``trouble`` is set when it cannot be a task as it stands."""
+    """A folder with a manifest. ``trouble`` is set when it cannot be a task as it stands.
+
+    ``is_set``: it holds a set's file; below it nothing is searched either.
+    """
 
     id: str
     folder: Path
     trouble: Trouble | None = None
+    is_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ def discover(
     root: Path, *, prefix: str = "", limits: Limits | None = None, scan: Scan = scan
 ) -> Discovery:
     """Search ``root`` for folders with a ``task.yaml``, at any depth, also inside of each other.
+
+    A folder with a set's file is the set's: below it nothing is searched.
 
     An id is the folder relative to the root, below ``prefix`` when one is given; a root that is
     itself a task is named after its folder. Links to folders are not followed.
@@ -130,6 +139,11 @@ class _Search:
             self._skip(
                 folder, f"cannot be read: {error.strerror}", "give the server's user read access"
             )
+            return []
+        if place.depth and any(entry.name in SET_FILES for entry in entries):
+            task_id = task_id_of(folder, self._root, self._prefix)
+            trouble = _id_trouble(folder, task_id)
+            self.found.append(Found(task_id, folder, trouble, is_set=True))
             return []
         manifest = next((entry for entry in entries if entry.name == MANIFEST), None)
         if manifest is not None:
@@ -205,12 +219,17 @@ def inspect(folder: Path, root: Path, prefix: str = "") -> Found | None:
     return Found(task_id, folder, _trouble(folder, plain, task_id, root))
 
 
-def _trouble(folder: Path, plain: bool, task_id: str, root: Path) -> Trouble | None:
+def _id_trouble(folder: Path, task_id: str) -> Trouble | None:
     try:
         check_task_id(task_id)
     except ValueError as error:
         return Trouble(folder, f"holds a task, but its id {error}", "rename the folder")
-    return None if plain else _odd_manifest(folder / MANIFEST, root)
+    return None
+
+
+def _trouble(folder: Path, plain: bool, task_id: str, root: Path) -> Trouble | None:
+    found = _id_trouble(folder, task_id)
+    return found if found or plain else _odd_manifest(folder / MANIFEST, root)
 
 
 def _odd_manifest(manifest: Path, root: Path) -> Trouble | None:

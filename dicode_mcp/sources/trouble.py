@@ -62,8 +62,8 @@ class Strays:
                 return None
         return Trouble(
             Path(entry.path),
-            "is a TaskSet; this build does not read TaskSets",
-            f"give each task a folder of its own with a {MANIFEST}",
+            "is a TaskSet, and not read: a search finds sets by the name taskset.yaml",
+            "name it taskset.yaml, in a folder of its own, or make it the path of a source",
         )
 
 

@@ -129,10 +129,17 @@ def open_tree(root: Path) -> Engine:
     return WatchfilesTree(root)
 
 
+def open_folder(root: Path) -> Engine:
+    """Begin to watch what lies in ``root`` itself, not what lies deeper; raises ``OSError``."""
+    if sys.platform == "linux":
+        return Tree(root, lambda name, folder: folder or is_ignored(name), folders=_FOLDERS)
+    return WatchfilesTree(root, deep=False)
+
+
 class WatchfilesTree:
     """The same by watchfiles: FSEvents on macOS."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, deep: bool = True) -> None:
         if not root.is_dir():
             raise FileNotFoundError(root)
         self._root = root
@@ -140,7 +147,7 @@ class WatchfilesTree:
         self._stopped = threading.Event()
         # Events carry resolved paths on macOS, where /tmp is a link.
         self._real = root.resolve()
-        self._notify = RustNotify([str(root)], False, False, 300, True, True)
+        self._notify = RustNotify([str(root)], False, False, 300, deep, True)
 
     def wait(self, timeout: float) -> frozenset[Path] | None:
         """Give the next batch; raises ``TreeLost`` when the root is another folder than before."""

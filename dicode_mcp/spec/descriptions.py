@@ -195,6 +195,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "token_env": "The variable that holds the token.",
         "ssh_key": "The private key's file.",
         "username": "The user of HTTP Basic; git by default.",
+        "host_keys": "ssh: refuse hosts whose key is unknown, or note it the first time.",
+        "known_hosts": "ssh: a file of known host keys, besides the user's own.",
     },
     "DatabaseConfig": {
         "type": "SQLite in the data dir, or PostgreSQL.",
@@ -247,10 +249,13 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "api_key_env": "The variable that holds the key.",
     },
     "RegistryConfig": {
-        "url": "The TaskSet's repository or folder.",
-        "name": "A name of your own.",
-        "branch": "The branch.",
-        "path": "The folder inside the repository.",
+        "url": "The TaskSet's repository.",
+        "path": "The folder or set file: inside the repository, or on this machine without a url.",
+        "name": "A name of your own; by default the last part of the URL or path.",
+        "branch": "The branch (main).",
+        "tag": "A tag, in place of a branch.",
+        "commit": "A commit, in place of a branch.",
+        "auth": "How to log in to the repository.",
     },
     "WorkersConfig": {
         "dispatcher": "This process alone, or workers on other machines.",

@@ -7,7 +7,7 @@ The steps are apart, so that what composes tasks can merge raw documents before 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,8 @@ from dicode_mcp.spec.templates import NO_ENVIRONMENT, expand_manifest, usable_en
 from dicode_mcp.spec.texts import with_texts
 
 MANIFEST = "task.yaml"
+Change = Callable[[yaml12.Document], yaml12.Document]
+"""What is laid over a manifest between reading and validating it."""
 MAX_CODE_BYTES = 1024 * 1024
 """A larger script is not kept in memory."""
 _ENCODING = re.compile(rb"(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
@@ -86,9 +88,9 @@ def _validated(document: yaml12.Document, data: Any, runtimes: Collection[str]) 
     try:
         spec = TaskSpec.read(data, context={"runtimes": runtimes})
     except ValidationError as error:
-        known = {problem.line for problem in document.problems}
+        known = {(problem.file, problem.line) for problem in document.problems}
         meant = problems_from_validation(error, document.places, document.file)
-        found += [problem for problem in meant if problem.line not in known or not problem.line]
+        found += [p for p in meant if (p.file, p.line) not in known or not p.line]
     if found or spec is None:
         raise SpecError(in_order(found))
     return spec
@@ -97,8 +99,8 @@ def _validated(document: yaml12.Document, data: Any, runtimes: Collection[str]) 
 def _require_task(document: yaml12.Document, data: Any) -> None:
     """Tell a TaskSet from a task before each of its keys is called unknown."""
     if isinstance(data, dict) and cast(dict[str, Any], data).get("kind") == "TaskSet":
-        message = "'TaskSet' is not read by this build"
-        hint = "allowed: Task; give each task a folder of its own with a task.yaml"
+        message = "a task's manifest cannot be a 'TaskSet'"
+        hint = "allowed: Task; name the file of a set taskset.yaml"
         raise SpecError(
             [problem_at(("kind",), message, hint, places=document.places, file=document.file)]
         )
@@ -108,7 +110,8 @@ class TaskLoader:
     """Loads tasks for one server.
 
     ``runtimes`` maps each runtime's name to the script names it looks for. ``withheld`` are
-    variables that hold the server's own credentials: no template shows and no task gets them.
+    variables that hold the server's own credentials: no template shows and no task gets them. It
+    is looked at for each task, since sources may name further ones while the server runs.
     """
 
     def __init__(
@@ -119,12 +122,12 @@ class TaskLoader:
         home: Path,
         data_dir: Path,
         config_dir: Path,
-        withheld: Iterable[str] = (),
+        withheld: Collection[str] = (),
         cache: DigestCache | None = None,
     ) -> None:
         self._scripts = {**WELL_KNOWN_SCRIPTS, **runtimes}
-        self._withheld = frozenset(withheld)
-        self._environ = usable_environ(environ, self._withheld)
+        self._withheld = withheld
+        self._host = environ
         self._home = home
         self._data_dir = data_dir
         self._config_dir = config_dir
@@ -139,10 +142,12 @@ class TaskLoader:
         source_root: Path,
         revision: str | None = None,
         task_set_dir: Path | None = None,
+        change: Change | None = None,
     ) -> Task:
         """Load the task of a folder. Raises ``SpecError`` with every problem of its manifest."""
+        document = self.read(folder)
         return self.build(
-            self.read(folder),
+            change(document) if change else document,
             folder,
             task_id=task_id,
             source=source,
@@ -185,7 +190,7 @@ class TaskLoader:
             spec=spec,
             folder=folder,
             script=script,
-            digest=folder_digest(folder, spec_json(spec), self._cache),
+            digest=folder_digest(folder, _lasting(spec_json(spec), revision, where), self._cache),
             source=source,
             revision=revision,
             code=_code(script),
@@ -200,7 +205,8 @@ class TaskLoader:
             return spec, spec
         raw = cast(dict[str, Any], data)
         shown = expand_manifest(raw, self._builtins(where), NO_ENVIRONMENT)
-        full = expand_manifest(raw, self._builtins(where), self._environ)
+        environ = usable_environ(self._host, self._withheld)
+        full = expand_manifest(raw, self._builtins(where), environ)
         spec = _validated(document, full, self._scripts)
         return spec, spec if full == shown else _validated(document, shown, self._scripts)
 
@@ -258,6 +264,16 @@ class TaskLoader:
         raise SpecError(
             [problem_at(where, message, hint, places=document.places, file=document.file)]
         )
+
+
+def _lasting(text: str, revision: str | None, where: _Where) -> str:
+    """Take the paths of a checkout out of a spec: the next commit has others, for the same task."""
+    if revision is None:
+        return text
+    places = {"TASK_DIR": where.folder, "SOURCE_ROOT": where.source_root}
+    for name, place in places.items():
+        text = text.replace(str(place), f"${{{name}}}")
+    return text
 
 
 def _check_id(task_id: str, file: str) -> None:

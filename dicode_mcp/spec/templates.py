@@ -7,7 +7,7 @@ seen instead of becoming an empty string.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -35,7 +35,7 @@ def expand(text: str, builtins: Mapping[str, str], environ: Mapping[str, str]) -
     return _PLACEHOLDER.sub(replace, text)
 
 
-def usable_environ(environ: Mapping[str, str], withheld: frozenset[str]) -> dict[str, str]:
+def usable_environ(environ: Mapping[str, str], withheld: Collection[str]) -> dict[str, str]:
     """Give the variables a template may show: none of the server's own nor of its credentials."""
     return {
         name: value

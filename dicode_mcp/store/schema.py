@@ -36,7 +36,7 @@ class Schema:
         return _MIGRATIONS / self.name
 
 
-STATE_SCHEMA = Schema("state", STATE, ("0001",))
+STATE_SCHEMA = Schema("state", STATE, ("0001", "0002"))
 LOGS_SCHEMA = Schema("logs", LOGS, ("0001",))
 
 

@@ -17,7 +17,16 @@ from sqlalchemy import Connection
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError
-from dicode_mcp.protocols import AuditEntry, LogPage, LogQuery, Page, Pause, RunQuery
+from dicode_mcp.protocols import (
+    Approval,
+    AuditEntry,
+    LogPage,
+    LogQuery,
+    Page,
+    Pause,
+    RunQuery,
+    SourceOverrides,
+)
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus
 from dicode_mcp.store import codec, log_reader
@@ -28,7 +37,18 @@ from dicode_mcp.store.log_book import Batch, LogBook
 from dicode_mcp.store.opening import Opened, open_database
 from dicode_mcp.store.reader import ReaderPool
 from dicode_mcp.store.reserve import MIB, Reserve
-from dicode_mcp.store.rows import audit, chunks, kv, listing, meta, pauses, runs, schedule
+from dicode_mcp.store.rows import (
+    approvals,
+    audit,
+    chunks,
+    kv,
+    listing,
+    meta,
+    pauses,
+    runs,
+    schedule,
+    source_states,
+)
 from dicode_mcp.store.schema import LOGS_SCHEMA, STATE_SCHEMA
 from dicode_mcp.store.writer import GroupWriter
 
@@ -251,6 +271,28 @@ class SqliteStore:
         """List keys with a prefix, sorted."""
         codec.check_key(prefix)
         return await self._state_readers.run(lambda c: kv.keys(c, task_id, prefix))
+
+    # ── Sources and approvals ──
+
+    async def set_source_overrides(self, source: str, overrides: SourceOverrides) -> None:
+        """Keep what was decided for a source; see ``Store``."""
+        await self._state.run(lambda c: source_states.put(c, source, overrides), essential=True)
+
+    async def source_overrides(self) -> Mapping[str, SourceOverrides]:
+        """Give what was decided, by source."""
+        return await self._state_readers.run(source_states.every)
+
+    async def add_approval(self, approval: Approval) -> None:
+        """Keep an approval."""
+        await self._state.run(lambda c: approvals.put(c, approval), essential=True)
+
+    async def clear_approvals(self, task_id: str) -> int:
+        """Forget the approvals of a task; gives how many there were."""
+        return await self._state.run(lambda c: approvals.remove(c, task_id), essential=True)
+
+    async def approvals(self) -> Mapping[str, Sequence[Approval]]:
+        """Give all approvals by task, oldest first."""
+        return await self._state_readers.run(approvals.every)
 
     # ── Pauses, schedules, audit ──
 

@@ -122,6 +122,29 @@ pauses = Table(
     sqlite_with_rowid=False,
 )
 
+source_states = Table(
+    "source_states",
+    STATE,
+    Column("source", String, primary_key=True),
+    Column("dev_mode", Boolean, nullable=False),
+    Column("local_path", String),
+    Column("branch", String),
+    Column("pin", String),
+    sqlite_with_rowid=False,
+)
+"""What was decided for a source while the server ran; no row when that is nothing."""
+
+approvals = Table(
+    "approvals",
+    STATE,
+    Column("task_id", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("revision", String),
+    sqlite_with_rowid=False,
+)
+
 schedule_slots = Table(
     "schedule_slots",
     STATE,

@@ -14,6 +14,7 @@ from dicode_mcp.conditions import Condition
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, Revision
 from dicode_mcp.runs.model import RunError
+from dicode_mcp.spec.loader import Change
 from dicode_mcp.spec.model import Task, TaskSpec
 from dicode_mcp.spec.problems import Problem, SpecError
 
@@ -85,6 +86,7 @@ class FakeLoader:
         source_root: Path,
         revision: str | None = None,
         task_set_dir: Path | None = None,
+        change: Change | None = None,
     ) -> Task:
         """Give the task; raises ``SpecError`` when the manifest is no map with a name."""
         self.loaded.append(task_id)

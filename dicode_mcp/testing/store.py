@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dicode_mcp.errors import DicodeError
-from dicode_mcp.protocols import AuditEntry, LogPage, LogQuery, Page, Pause, RunQuery
+from dicode_mcp.protocols import (
+    Approval,
+    AuditEntry,
+    LogPage,
+    LogQuery,
+    Page,
+    Pause,
+    RunQuery,
+    SourceOverrides,
+)
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus, finished, move
 from dicode_mcp.store import codec, log_pages
@@ -38,6 +47,8 @@ class MemoryStore:
         self._kv: dict[tuple[str, str], str] = {}
         self._pauses: dict[str, Pause] = {}
         self._audit: list[AuditEntry] = []
+        self._overrides: dict[str, SourceOverrides] = {}
+        self._approvals: dict[tuple[str, str], Approval] = {}
 
     async def instance_id(self) -> str:
         """Give the id given at making."""
@@ -188,6 +199,39 @@ class MemoryStore:
         """List keys with a prefix, sorted."""
         codec.check_key(prefix)
         return sorted(k for task, k in self._kv if task == task_id and k.startswith(prefix))
+
+    # ── Sources and approvals ──
+
+    async def set_source_overrides(self, source: str, overrides: SourceOverrides) -> None:
+        """Keep what was decided for a source; see ``Store``."""
+        self._may_write()
+        self._overrides.pop(source, None)
+        if overrides:
+            self._overrides[source] = overrides
+
+    async def source_overrides(self) -> Mapping[str, SourceOverrides]:
+        """Give what was decided, by source."""
+        return dict(self._overrides)
+
+    async def add_approval(self, approval: Approval) -> None:
+        """Keep an approval."""
+        self._may_write()
+        self._approvals[approval.task_id, approval.digest] = approval
+
+    async def clear_approvals(self, task_id: str) -> int:
+        """Forget the approvals of a task; gives how many there were."""
+        self._may_write()
+        mine = [key for key in self._approvals if key[0] == task_id]
+        for key in mine:
+            del self._approvals[key]
+        return len(mine)
+
+    async def approvals(self) -> Mapping[str, Sequence[Approval]]:
+        """Give all approvals by task, oldest first."""
+        found: dict[str, list[Approval]] = {}
+        for approval in sorted(self._approvals.values(), key=lambda a: (a.at_ms, a.digest)):
+            found.setdefault(approval.task_id, []).append(approval)
+        return found
 
     # ── Pauses, schedules, audit ──
 

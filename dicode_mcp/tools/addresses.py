@@ -1,6 +1,7 @@
-"""Addresses of resources: ``dicode://tasks/{id}``, ``dicode://runs/{id}[/logs]``, ``dicode://sources``.
+"""Addresses of resources: tasks and their files, runs and their logs, the sources.
 
-Pure. Ids are percent-encoded in the canonical form; an unencoded ``/`` in a task id is read too.
+Pure. Ids are percent-encoded in the canonical form; an unencoded ``/`` in a task id is read too
+(in an id that ends with ``/pending`` it has to be encoded).
 """
 
 from __future__ import annotations
@@ -10,17 +11,33 @@ from typing import Literal
 from urllib.parse import quote, unquote
 
 SCHEME = "dicode://"
-Kind = Literal["task", "run", "logs", "sources"]
+Kind = Literal["task", "file", "pending", "run", "logs", "sources"]
 
-TOOLSET: dict[Kind, str] = {"task": "tasks", "run": "runs", "logs": "runs", "sources": "sources"}
+TOOLSET: dict[Kind, str] = {
+    "task": "tasks",
+    "file": "authoring",
+    "pending": "tasks",
+    "run": "runs",
+    "logs": "runs",
+    "sources": "sources",
+}
+VERB: dict[Kind, str] = {
+    "task": "read",
+    "file": "author",
+    "pending": "read",
+    "run": "read",
+    "logs": "read",
+    "sources": "read",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a URI names. ``id`` is empty for the sources."""
+    """What a URI names. ``id`` is empty for the sources; ``path`` is a file's below its task."""
 
     kind: Kind
     id: str = ""
+    path: str = ""
 
     @property
     def uri(self) -> str:
@@ -29,12 +46,21 @@ class Address:
         match self.kind:
             case "task":
                 return f"{SCHEME}tasks/{encoded}"
+            case "file":
+                return f"{SCHEME}tasks/{encoded}/files/{quote(self.path)}"
+            case "pending":
+                return f"{SCHEME}tasks/{encoded}/pending"
             case "run":
                 return f"{SCHEME}runs/{encoded}"
             case "logs":
                 return f"{SCHEME}runs/{encoded}/logs"
             case "sources":
                 return f"{SCHEME}sources"
+
+    @property
+    def changes_with(self) -> Address:
+        """The address whose changes are this one's: what is of a task changes with it."""
+        return Address("task", self.id) if self.kind in ("file", "pending") else self
 
 
 def parse_address(uri: str) -> Address | None:
@@ -45,9 +71,19 @@ def parse_address(uri: str) -> Address | None:
     if kind == "sources" and not rest:
         return Address("sources")
     if kind == "tasks" and rest:
-        return Address("task", unquote(rest))
+        return _task_address(rest)
     if kind == "runs" and rest:
         run_id, _, part = rest.partition("/")
         if run_id and part in ("", "logs"):
             return Address("logs" if part else "run", unquote(run_id))
     return None
+
+
+def _task_address(rest: str) -> Address | None:
+    task_id, mark, path = rest.partition("/files/")
+    if not mark:
+        waiting = rest.removesuffix("/pending")
+        return Address("task" if waiting == rest else "pending", unquote(waiting))
+    if not task_id or not path:
+        return None
+    return Address("file", unquote(task_id), unquote(path))

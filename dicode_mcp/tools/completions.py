@@ -79,6 +79,8 @@ async def _newest_runs(call: Call, typed: str, status: RunStatus | None) -> list
 
 TEMPLATE_VARIABLES: Mapping[tuple[str, str], Completer] = {
     ("dicode://tasks/{id}", "id"): task_ids,
+    ("dicode://tasks/{id}/files/{path}", "id"): task_ids,
+    ("dicode://tasks/{id}/pending", "id"): task_ids,
     ("dicode://runs/{id}", "id"): run_ids,
     ("dicode://runs/{id}/logs", "id"): run_ids,
 }

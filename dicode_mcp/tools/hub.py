@@ -28,8 +28,16 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 
-from dicode_mcp.events import Event, EventBus, LogAppended, RunChanged, SourceChanged, TasksChanged
-from dicode_mcp.tools.addresses import Address, parse_address
+from dicode_mcp.events import (
+    DevModeSwitched,
+    Event,
+    EventBus,
+    LogAppended,
+    RunChanged,
+    SourceChanged,
+    TasksChanged,
+)
+from dicode_mcp.tools.addresses import VERB, Address, parse_address
 from dicode_mcp.tools.caller import Context, connection_of, is_modern, principal_of
 
 log = logging.getLogger(__name__)
@@ -66,7 +74,7 @@ class Change:
     def touches(self, uri: str) -> bool:
         """Tell whether the resource a client named has changed."""
         address = parse_address(uri)
-        return address is not None and (self.all or address.uri in self.uris)
+        return address is not None and (self.all or address.changes_with.uri in self.uris)
 
 
 def change_of(event: Event) -> Change:
@@ -77,6 +85,9 @@ def change_of(event: Event) -> Change:
             return Change(resources=True, uris=frozenset(uris))
         case SourceChanged():
             return Change(uris=frozenset({Address("sources").uri}))
+        case DevModeSwitched():
+            # Told to every client, not only to those that watch the sources.
+            return Change(resources=True, uris=frozenset({Address("sources").uri}))
         case RunChanged(run_id):
             return Change(uris=frozenset({Address("run", run_id).uri}))
         case LogAppended(run_id):
@@ -260,6 +271,6 @@ class _Client:
 def _may_watch(ctx: Context, uri: str) -> bool:
     principal: Any = principal_of(ctx)
     address = parse_address(uri)
-    if address is None or not principal.allows("read"):
+    if address is None or not principal.allows(VERB[address.kind]):
         return False
-    return address.kind != "task" or principal.sees(address.id)
+    return address.kind not in ("task", "file") or principal.sees(address.id)

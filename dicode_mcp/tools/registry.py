@@ -27,7 +27,7 @@ from dicode_mcp.tools.validation import ArgumentCheck, clip, nearest
 
 log = logging.getLogger(__name__)
 
-TOOLSETS = ("tasks", "runs", "sources", "status")
+TOOLSETS = ("tasks", "runs", "sources", "authoring", "sharing", "status")
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 """Tells the caller how far a call is: done, total, message. Does nothing if nobody asked."""

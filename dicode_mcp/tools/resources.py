@@ -13,7 +13,8 @@ from mcp import MCPError
 from dicode_mcp.errors import DicodeError
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
-from dicode_mcp.tools.addresses import TOOLSET, Address, parse_address
+from dicode_mcp.sources.task_files import MAX_READ_BYTES
+from dicode_mcp.tools.addresses import TOOLSET, VERB, Address, Kind, parse_address
 from dicode_mcp.tools.registry import encode
 
 PAGE_SIZE = 100
@@ -21,10 +22,19 @@ MAX_LOG_LINES = 20_000
 _LOG_PAGE = 1_000
 _JSON = "application/json"
 
-TEMPLATES = (
-    ("task", "tasks", "dicode://tasks/{id}", "One task whole, as get_task shows it."),
-    ("run", "runs", "dicode://runs/{id}", "One run with its whole return value and output."),
-    ("run-logs", "runs", "dicode://runs/{id}/logs", "The log of a run, lines uncut."),
+_TEXT = "text/plain"
+
+TEMPLATES: tuple[tuple[str, Kind, str, str], ...] = (
+    ("task", "task", "dicode://tasks/{id}", "One task whole, as get_task shows it."),
+    ("task-file", "file", "dicode://tasks/{id}/files/{path}", "One text file of a task, whole."),
+    (
+        "task-pending",
+        "pending",
+        "dicode://tasks/{id}/pending",
+        "The version of a task that waits for an approval, whole: what it may do, its changes.",
+    ),
+    ("run", "run", "dicode://runs/{id}", "One run with its whole return value and output."),
+    ("run-logs", "logs", "dicode://runs/{id}/logs", "The log of a run, lines uncut."),
 )
 
 
@@ -61,7 +71,7 @@ class Resources:
         found: list[t.Resource] = []
         if cursor is None and _open(principal, "sources"):
             found.append(_resource(Address("sources"), "sources", "Where tasks come from."))
-        if not _open(principal, "tasks"):
+        if not _open(principal, "task"):
             return found, None
         try:
             page = await self._services.tasks.list(principal, limit=PAGE_SIZE, cursor=cursor)
@@ -76,18 +86,23 @@ class Resources:
         """Give the forms of addresses."""
         return [
             t.ResourceTemplate(
-                uri_template=template, name=name, description=description, mime_type=_JSON
+                uri_template=template,
+                name=name,
+                description=description,
+                mime_type=_TEXT if kind == "file" else _JSON,
             )
-            for name, toolset, template, description in TEMPLATES
-            if _open(principal, toolset)
+            for name, kind, template, description in TEMPLATES
+            if _open(principal, kind)
         ]
 
     async def read(self, principal: Principal, uri: str) -> t.TextResourceContents:
         """Read a resource; what is not there (or not the caller's) is -32602 with the URI."""
         address = parse_address(uri)
-        if address is None or not _open(principal, TOOLSET[address.kind]):
+        if address is None or not _open(principal, address.kind):
             raise missing(uri, "no such resource; resources/templates/list has the forms")
         try:
+            if address.kind == "file":
+                return await self._file(principal, address, uri)
             value = await self._value(principal, address)
         except DicodeError as error:
             raise missing(uri, f"{error.message}. {error.hint or ''}".strip()) from None
@@ -97,12 +112,22 @@ class Resources:
         match address.kind:
             case "task":
                 return await self._services.tasks.get(principal, address.id)
+            case "pending":
+                return await self._services.approvals.pending(principal, address.id)
             case "run":
                 return await self._services.runs.get(principal, address.id)
             case "logs":
                 return await self._log(principal, address.id)
-            case "sources":
+            case _:
                 return await self._services.sources.list(principal)
+
+    async def _file(
+        self, principal: Principal, address: Address, uri: str
+    ) -> t.TextResourceContents:
+        found = await self._services.authoring.read(
+            principal, address.id, address.path, most=MAX_READ_BYTES
+        )
+        return t.TextResourceContents(uri=uri, mime_type=_TEXT, text=found["content"])
 
     async def _log(self, principal: Principal, run_id: str) -> dict[str, Any]:
         lines: list[Any] = []
@@ -116,9 +141,9 @@ class Resources:
             after = following
 
 
-def _open(principal: Principal, toolset: str) -> bool:
-    in_toolset = principal.toolsets is None or toolset in principal.toolsets
-    return in_toolset and principal.allows("read")
+def _open(principal: Principal, kind: Kind) -> bool:
+    in_toolset = principal.toolsets is None or TOOLSET[kind] in principal.toolsets
+    return in_toolset and principal.allows(VERB[kind])
 
 
 def _resource(address: Address, name: str, description: str | None) -> t.Resource:

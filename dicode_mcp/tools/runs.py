@@ -237,7 +237,7 @@ TOOLS = (
             },
             "run_id",
         ),
-        output_schema=s.RUN,
+        output_schema=s.brief(s.RUN),
         annotations=t.ToolAnnotations(title="Show a run", **_READS),
         toolset="runs",
         verb="read",
@@ -284,7 +284,7 @@ TOOLS = (
             "it is."
         ),
         input_schema=s.arguments({"run_id": s.RUN_ID}, "run_id"),
-        output_schema=s.RUN,
+        output_schema=s.brief(s.RUN),
         annotations=t.ToolAnnotations(
             title="Cancel a run",
             read_only_hint=False,

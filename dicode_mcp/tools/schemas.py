@@ -35,6 +35,18 @@ def shape(properties: Schema, *required: str) -> Schema:
     return schema
 
 
+def brief(schema: Schema) -> Schema:
+    """Give a result's schema by its first level, for tools that answer what another one shows.
+
+    The list of tools is read by every client at its start, so nothing stands in it twice.
+    """
+    fields: Schema = schema["properties"]
+    out: Schema = {
+        name: {"type": part["type"]} if "type" in part else {} for name, part in fields.items()
+    }
+    return {**schema, "properties": out}
+
+
 def text(description: str, *, max_length: int = MAX_ID, **more: Any) -> Schema:
     """Make a string argument that must not be empty."""
     return {
@@ -73,6 +85,8 @@ _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _OBJECT: Schema = {"type": "object"}
+LIST: Schema = {"type": "array", "items": _OBJECT}
+"""Of what get_task shows in the same form."""
 _TIME: Schema = {"type": "string", "description": "ISO 8601 with zone"}
 
 _CONDITION = shape(
@@ -177,7 +191,10 @@ RUN = shape(
 )
 
 RUNS = shape(
-    {"runs": {"type": "array", "items": shape(_RUN_LINE, *_RUN_KEYS)}, "next_cursor": _STRING},
+    {
+        "runs": {"type": "array", "items": shape({**_RUN_LINE, "error": _OBJECT}, *_RUN_KEYS)},
+        "next_cursor": _STRING,
+    },
     "runs",
 )
 
@@ -193,6 +210,15 @@ LOGS = shape(
     "lines",
 )
 
+_WRITTEN: Schema = {
+    "layer": {
+        "type": "string",
+        "description": "task.yaml, defaults of SET, overrides of ENTRY, built-in default",
+    },
+    "file": _STRING,
+    "line": _INTEGER,
+}
+
 _TASK_LINE: Schema = {
     "id": _STRING,
     "name": _STRING,
@@ -203,10 +229,11 @@ _TASK_LINE: Schema = {
     "enabled": _BOOLEAN,
     "kept": {
         "type": "boolean",
-        "description": "an older good version is in force; what is written now is broken",
+        "description": "an older good version is in force; what is written now is not",
     },
     "hash": _STRING,
     "source": _STRING,
+    "dev_mode": _BOOLEAN,
     "revision": _STRING,
     "conditions": CONDITIONS,
     "next_run": _TIME,
@@ -214,19 +241,51 @@ _TASK_LINE: Schema = {
 }
 _TASK_KEYS = ("id", "name", "enabled", "source", "conditions")
 
+PENDING: Schema = shape(
+    {
+        "hash": _STRING,
+        "revision": _STRING,
+        "grants": {"type": "object", "description": "what it may do"},
+        "changes": {"type": "object", "description": "what is new in it: grants, settings, files"},
+        "approve": _STRING,
+    },
+    "hash",
+    "grants",
+    "changes",
+    "approve",
+) | {"description": "a version that waits for an approval"}
+
 TASK = shape(
     {
         **_TASK_LINE,
         "spec": {"type": "object", "description": "the manifest in force"},
         "folder": _STRING,
+        "files": {
+            "type": "array",
+            "items": shape({"path": _STRING, "size": _INTEGER}, "path", "size"),
+        },
+        "files_truncated": _BOOLEAN,
         "problems": PROBLEMS,
+        "pending": PENDING,
+        "origins": {
+            "type": "array",
+            "description": "with explain: where each value of spec is written, what it won over",
+            "items": shape(
+                {"path": _STRING, **_WRITTEN, "over": {"type": "array", "items": _OBJECT}},
+                "path",
+                "layer",
+            ),
+        },
     },
     *_TASK_KEYS,
 )
 
 TASKS = shape(
     {
-        "tasks": {"type": "array", "items": shape(_TASK_LINE, *_TASK_KEYS)},
+        "tasks": {
+            "type": "array",
+            "items": shape({**_TASK_LINE, "conditions": LIST}, *_TASK_KEYS),
+        },
         "next_cursor": _STRING,
         "note": {"type": "string", "description": "why nothing was found"},
     },
@@ -234,9 +293,95 @@ TASKS = shape(
 )
 
 VERDICT = shape(
-    {"valid": _BOOLEAN, "problems": PROBLEMS, "conditions": CONDITIONS, "id": _STRING},
+    {"valid": _BOOLEAN, "problems": PROBLEMS, "conditions": LIST, "id": _STRING},
     "valid",
     "problems",
+)
+
+_STANDING: Schema = {
+    "live": {"type": "boolean", "description": "what is written is in force"},
+    "valid": _BOOLEAN,
+    "problems": PROBLEMS,
+    "conditions": {"type": "array", "items": _OBJECT, "description": "as get_task shows them"},
+    "task_hash": _STRING,
+}
+
+NEW_TASK = shape(
+    {
+        "id": _STRING,
+        "source": _STRING,
+        "folder": _STRING,
+        "files": {"type": "array", "items": _STRING},
+        **_STANDING,
+    },
+    "id",
+    "files",
+    "live",
+    "valid",
+)
+
+FILE = shape(
+    {
+        "id": _STRING,
+        "path": _STRING,
+        "content": _STRING,
+        "hash": _STRING,
+        "size": _INTEGER,
+        "lines": _INTEGER,
+        "offset": _INTEGER,
+        "next_offset": _INTEGER,
+        "truncated": _BOOLEAN,
+    },
+    "path",
+    "content",
+    "hash",
+)
+
+WRITTEN = shape(
+    {
+        "id": _STRING,
+        "path": _STRING,
+        "hash": _STRING,
+        "changed": _BOOLEAN,
+        "diff": _STRING,
+        **_STANDING,
+    },
+    "path",
+    "hash",
+    "changed",
+    "diff",
+    "live",
+    "valid",
+)
+
+COMMITTED = shape(
+    {
+        "id": _STRING,
+        "commit": _STRING,
+        "branch": _STRING,
+        "author": _STRING,
+        "files": {
+            "type": "array",
+            "items": shape(
+                {
+                    "path": _STRING,
+                    "change": {"enum": ["added", "modified", "deleted"]},
+                    "added": _INTEGER,
+                    "removed": _INTEGER,
+                },
+                "path",
+                "change",
+            ),
+        },
+        "added": _INTEGER,
+        "removed": _INTEGER,
+        "pushed": _BOOLEAN,
+        "skipped": {"type": "array", "items": _STRING},
+    },
+    "commit",
+    "branch",
+    "files",
+    "pushed",
 )
 
 SOURCE = shape(
@@ -246,16 +391,30 @@ SOURCE = shape(
         "path": _STRING,
         "url": _STRING,
         "branch": _STRING,
+        "tag": _STRING,
         "revision": _STRING,
+        "commit": shape(
+            {"author": _STRING, "subject": _STRING, "time": _TIME}, "author", "subject", "time"
+        ),
+        "pinned": _STRING,
         "dev_mode": _BOOLEAN,
+        "dev": shape(
+            {
+                "local_path": _STRING,
+                "branch": _STRING,
+                "folder": _STRING,
+                "dev_refs_only": _BOOLEAN,
+            }
+        ),
         "tasks": _INTEGER,
-        "conditions": CONDITIONS,
-        "problems": PROBLEMS,
+        "conditions": LIST,
+        "problems": LIST,
         "broken": {
             "type": "array",
             "items": shape({"id": _STRING, "message": _STRING}, "id", "message"),
             "description": "the first tasks whose file is not in force as written",
         },
+        "off": LIST,
         "broken_count": _INTEGER,
         "broken_rest": {"type": "string", "description": "the call that shows all of them"},
     },

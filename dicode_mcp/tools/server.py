@@ -22,7 +22,7 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from dicode_mcp.clock import Clock, SystemClock
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
-from dicode_mcp.tools import runs, sources, status, tasks
+from dicode_mcp.tools import approvals, authoring, registries, runs, sharing, sources, status, tasks
 from dicode_mcp.tools.caller import Context, principal_of
 from dicode_mcp.tools.client import RequestClient, set_level
 from dicode_mcp.tools.completions import TEMPLATE_VARIABLES, Completions
@@ -38,7 +38,16 @@ from dicode_mcp.tools.run_jobs import RunJobs
 NAME = "dicode"
 LIST_TTL_MS = 60_000
 
-ALL_TOOLS = (*tasks.TOOLS, *runs.TOOLS, *sources.TOOLS, *status.TOOLS)
+ALL_TOOLS = (
+    *tasks.TOOLS,
+    *runs.TOOLS,
+    *sources.TOOLS,
+    *authoring.TOOLS,
+    *registries.TOOLS,
+    *sharing.TOOLS,
+    *approvals.TOOLS,
+    *status.TOOLS,
+)
 
 INSTRUCTIONS = """\
 dicode runs tasks: folders with a task.yaml and a script, in a watched folder or in git. They run \
@@ -52,7 +61,8 @@ and wait_seconds. A run goes on even if your call is cancelled; cancel_run ends 
 tail has more. Mend the file, then check it with validate_task.
 4. Files of a local source are live as soon as they are saved: get_task shows the new hash, or \
 the problems that keep the last good version in force. list_sources shows the folders; \
-sync_source fetches at once.
+sync_source fetches at once. Without access to the files use read_task_file, write_task_file and \
+new_task; a git source is written to in dev mode (switch_dev_mode), then commit_task.
 
 Errors are results with error.code, message and hint: correct the call as they say and repeat it.
 

@@ -76,9 +76,17 @@ TOOLS = (
                 "source": s.text("Only tasks of this source; list_sources names them."),
                 "status": {
                     "type": "string",
-                    "enum": ["ready", "broken", "unavailable", "conflict", "paused"],
+                    "enum": [
+                        "ready",
+                        "broken",
+                        "pending_approval",
+                        "unavailable",
+                        "conflict",
+                        "paused",
+                    ],
                     "description": (
-                        "Only tasks in this state; unavailable: this machine lacks its runtime; "
+                        "Only tasks in this state; pending_approval: what is written waits for a "
+                        "human (approve_task); unavailable: this machine lacks its runtime; "
                         "conflict: another task owns its id or webhook path."
                     ),
                 },
@@ -107,12 +115,17 @@ TOOLS = (
             "problem of its file with file and line. Call it before run_task to learn the "
             "parameters, and after an edit to see whether the new version is in force (hash "
             "changes) or refused "
-            "(problems). Values of secrets are never part of it."
+            "(problems). With explain, origins tells for each value of spec whether task.yaml, a "
+            "set's defaults or an override decided it, with file and line: that is the line to "
+            "edit. Values of secrets are never part of it."
         ),
         input_schema=s.arguments(
             {
                 "id": s.TASK_ID,
-                "explain": s.flag("Also say where overridden values come from.", False),
+                "explain": s.flag(
+                    "Also say, under origins, which file and line each value of spec has.",
+                    False,
+                ),
             },
             "id",
         ),
@@ -178,7 +191,7 @@ TOOLS = (
             "id",
             "enabled",
         ),
-        output_schema=s.TASK,
+        output_schema=s.brief(s.TASK),
         annotations=t.ToolAnnotations(
             title="Pause or resume a task",
             read_only_hint=False,

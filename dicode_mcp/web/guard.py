@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that anybody may read: they tell nothing but that the server is there."""
+OPEN_PREFIXES = ("/hooks/git/",)
+"""Paths below which anybody may call: the messages prove themselves."""
 
 _ADMITTED = "admitted"
 
@@ -112,7 +114,7 @@ class CallerGuard:
                 "the key is not valid",
                 hint="this server has no keys; leave the Authorization header out",
             )
-        if scope["path"] in self._open_paths:
+        if scope["path"] in self._open_paths or scope["path"].startswith(OPEN_PREFIXES):
             return None
         connection: dict[str, Any] = scope.get("state", {}).get("connection", {})
         if not connection.get(_ADMITTED):

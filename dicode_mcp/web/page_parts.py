@@ -26,6 +26,7 @@ _TONES = {
     "lost": "bad",
     "crash-looping": "bad",
     "paused": "warn",
+    "needs approval": "warn",
     "waiting": "warn",
     "cancelled": "warn",
     "skipped": "warn",

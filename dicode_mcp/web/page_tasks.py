@@ -32,18 +32,19 @@ _FOR_THE_TASKS_OWN_PAGE = frozenset({"NotInForce"})
 
 def states(task: View) -> list[str]:
     """Say how a task stands: ``ready``, or each of what keeps it from running as written."""
+    waits = any(c["reason"] == "PendingApproval" for c in task.get("conditions", ()))
     held = {(c["type"], c["status"]) for c in task.get("conditions", ())}
     found = [
         word
         for word, condition in (
             ("conflict", ("Conflict", "True")),
-            ("broken", ("Ready", "False")),
+            ("needs approval" if waits else "broken", ("Ready", "False")),
             ("crash-looping", ("CrashLooping", "True")),
             ("paused", ("Paused", "True")),
         )
         if condition in held
     ]
-    never_loaded = "runtime" not in task and not {"conflict", "broken"} & set(found)
+    never_loaded = "runtime" not in task and not {"conflict", "broken"} & set(found) and not waits
     return [*found, *(["broken"] if never_loaded else [])] or ["ready"]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dicode_mcp.tools import schemas
+from dicode_mcp.tools.addresses import TOOLSET
 from dicode_mcp.tools.guidance import PROMPTS
 from dicode_mcp.tools.registry import TOOLSETS, ToolDef
 from dicode_mcp.tools.resources import TEMPLATES
@@ -21,6 +22,11 @@ _SHARED = (
     (schemas.PROBLEMS, "list of [problems](#problems)"),
     (schemas.LOG_LINES, "list of [log lines](#log-lines)"),
 )
+_BY_NAME = {
+    "conditions": "list of [conditions](#conditions)",
+    "problems": "list of [problems](#problems)",
+}
+"""What has one shape wherever it stands, also where the schema says so only of the first place."""
 _KINDS = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "map"}
 
 
@@ -64,7 +70,8 @@ def _tool(tool: ToolDef, shown: dict[str, str]) -> str:
         parts.append("No arguments.")
     if tool.output_schema is None:
         return "\n\n".join([*parts, "The shape of the result is not declared."])
-    same = shown.setdefault(json.dumps(tool.output_schema, sort_keys=True), tool.name)
+    first_level = json.dumps(schemas.brief(dict(tool.output_schema)), sort_keys=True)
+    same = shown.setdefault(first_level, tool.name)
     if same != tool.name:
         parts.append(f"The result is that of [`{same}`](#{same}).")
     else:
@@ -112,6 +119,8 @@ def _results(schema: Schema, path: str, shape: str) -> Iterator[list[str]]:
         here = f"{path}{name}"
         optional = "" if name in required or path else ", may be absent"
         shared = next((text for known, text in _SHARED if field == known), None)
+        if name in _BY_NAME and field.get("type") == "array":
+            shared = _BY_NAME[name]
         yield [code(here), (shared or _kind(field)) + optional, _meaning(name, field, here, shape)]
         if shared:
             continue
@@ -135,7 +144,7 @@ def _kind(field: Schema) -> str:
     if "enum" in field:
         return ", ".join(code(str(value)) for value in field["enum"])
     if field.get("type") == "array":
-        return f"list of: {_kind(field['items'])}"
+        return f"list of: {_kind(field['items'])}" if "items" in field else "list"
     if "type" not in field:
         return "any JSON"
     return _KINDS[str(field["type"])]
@@ -143,7 +152,7 @@ def _kind(field: Schema) -> str:
 
 def resources() -> str:
     """Give the addresses that can be read."""
-    rows = [[code(template), code(toolset), about] for _, toolset, template, about in TEMPLATES]
+    rows = [[code(template), code(TOOLSET[kind]), about] for _, kind, template, about in TEMPLATES]
     rows.append([code("dicode://sources"), code("sources"), "Where tasks come from."])
     return table(["Address", "Toolset", "What it holds"], rows)
 

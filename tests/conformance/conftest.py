@@ -13,6 +13,7 @@ import pytest
 from node_tools import missing
 from realserver import RealServer
 
+from dicode_mcp.testing.lacking import lacking
 from dicode_mcp.testing.waiting import until
 
 START_S = 60.0
@@ -28,11 +29,8 @@ params: {who: {type: string, default: world}}
 @pytest.fixture(scope="session", autouse=True)
 def node_tools() -> None:
     """Skip where the tools are not there; in CI that is a failure."""
-    why = missing()
-    if why and os.environ.get("CI") == "true":
-        pytest.fail(why)
-    if why:
-        pytest.skip(why)
+    if why := missing():
+        lacking(why)
 
 
 @pytest.fixture

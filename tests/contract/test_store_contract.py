@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from dicode_mcp.errors import Code, DicodeError
-from dicode_mcp.protocols import AuditEntry, LogQuery, Pause, RunQuery, Store
+from dicode_mcp.protocols import (
+    Approval,
+    AuditEntry,
+    DevMode,
+    LogQuery,
+    Pause,
+    RunQuery,
+    SourceOverrides,
+    Store,
+)
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import (
     Outcome,
@@ -550,6 +559,44 @@ async def test_a_pause_lasts_until_it_is_cleared(store: Store) -> None:
     assert await store.clear_pause("t") is True
     assert await store.clear_pause("t") is False
     assert await store.pauses() == {}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        SourceOverrides(dev=DevMode()),
+        SourceOverrides(dev=DevMode(local_path="/srv/täsks")),
+        SourceOverrides(dev=DevMode(branch="fix/it")),
+        SourceOverrides(pin="a" * 40),
+        SourceOverrides(DevMode(branch="b"), "b" * 40),
+    ],
+)
+async def test_what_was_decided_for_a_source_is_given_back(
+    store: Store, overrides: SourceOverrides
+) -> None:
+    await store.set_source_overrides("other", SourceOverrides(pin="c" * 40))
+    await store.set_source_overrides("src", SourceOverrides(DevMode("/x"), "d" * 40))
+    await store.set_source_overrides("src", overrides)
+    other = SourceOverrides(pin="c" * 40)
+    assert await store.source_overrides() == {"src": overrides, "other": other}
+    await store.set_source_overrides("src", SourceOverrides())
+    await store.set_source_overrides("never", SourceOverrides())
+    assert await store.source_overrides() == {"other": other}
+
+
+async def test_approvals_are_of_one_version_each(store: Store) -> None:
+    first = Approval("t", "1" * 64, START_MS, "me", "a" * 40)
+    second = Approval("t", "0" * 64, START_MS + 1, "me")
+    other = Approval("u", "1" * 64, START_MS, "you")
+    for approval in (replace(second, actor="nobody"), first, other, second):
+        await store.add_approval(approval)
+    assert {k: list(v) for k, v in (await store.approvals()).items()} == {
+        "t": [first, second],
+        "u": [other],
+    }
+    assert await store.clear_approvals("t") == 2
+    assert await store.clear_approvals("t") == 0
+    assert {k: list(v) for k, v in (await store.approvals()).items()} == {"u": [other]}
 
 
 async def test_audit_entries_are_numbered_and_paged_newest_first(store: Store) -> None:

@@ -16,6 +16,7 @@ from dicode_mcp.cli import main as cli
 from dicode_mcp.config import read_config
 from dicode_mcp.spec.loader import validate_text
 from dicode_mcp.spec.problems import SpecError
+from dicode_mcp.spec.taskset.documents import read_set
 
 WRONG = "# This file is wrong on purpose."
 
@@ -26,6 +27,9 @@ def _keys(block: Block) -> set[str]:
 
 
 def _problems(block: Block) -> list[str]:
+    document: Any = yaml.safe_load(block.text)
+    if isinstance(document, dict) and cast("dict[str, Any]", document).get("kind") == "TaskSet":
+        return _set_problems(block)
     if "trigger" in _keys(block) or "runtime" in _keys(block):
         return [str(problem) for problem in validate_text(block.text)]
     try:
@@ -39,6 +43,14 @@ def _problems(block: Block) -> list[str]:
     except SpecError as error:
         return [str(problem) for problem in error.problems]
     return []
+
+
+def _set_problems(block: Block) -> list[str]:
+    try:
+        entries = read_set(block.text, "taskset.yaml").entries
+    except SpecError as error:
+        return [str(problem) for problem in error.problems]
+    return [str(problem) for entry in entries for problem in entry.problems]
 
 
 YAML = blocks("yaml")
@@ -94,7 +106,7 @@ def test_commands_named_in_the_text_exist() -> None:
 
 def _is_command(words: list[str]) -> bool:
     """Tell whether the parser knows the command; arguments may be placeholders or left out."""
-    group = words[0] in ("task", "source")
+    group = words[0] in ("task", "source", "registry")
     try:
         cli._parse([*words[: 2 if group else 1], "--help"])  # pyright: ignore[reportPrivateUsage]
     except SystemExit as end:

@@ -22,7 +22,7 @@ _REGISTRIES = (
 _OWN_PATHS = re.compile(
     "|".join(
         (
-            r"/(?:home|Users)/(?!you\b)[a-z][\w.-]*/",
+            r"(?<!\.)/(?:home|Users)/(?!(?:you|user)\b)[a-z][\w.-]*/",
             r"(?<![\w.$}])/" + r"root/",
             r"/work" + r"/(?:main|shared)\b",
             r"/tmp/" + r"pytest-of-",

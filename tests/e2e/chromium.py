@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
+from dicode_mcp.testing.lacking import lacking
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 DEADLINE_S = 60.0
@@ -34,10 +34,7 @@ def find_chromium() -> str:
     for name in NAMES:
         if path := shutil.which(name):
             return path
-    why = f"no Chromium here: none of {', '.join(NAMES)} is on PATH"
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{why}; .ci/run must install one")
-    pytest.skip(why)
+    lacking(f"no Chromium here: none of {', '.join(NAMES)} is on PATH")
 
 
 class Browser:

@@ -77,17 +77,22 @@ class Report:
 class Server:
     """One server process on a data dir."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, config: str | None = None) -> None:
         self.data = root / "data"
         self.tasks = root / "tasks"
+        self.log = root / "server.log"
+        self._what = ["--source", str(self.tasks)]
+        if config is not None:
+            (root / "dicode.yaml").write_text(config)
+            self._what = ["--config", str(root / "dicode.yaml")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
         """Start; gives the seconds until it answered."""
         began = time.monotonic()
-        log = (self.data.parent / "server.log").open("ab")
+        log = self.log.open("ab")
         argv = [sys.executable, "-m", "dicode_mcp.daemon", "--data-dir", str(self.data)]
-        argv += ["--source", str(self.tasks), "--no-http"]
+        argv += [*self._what, "--no-http"]
         with log:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

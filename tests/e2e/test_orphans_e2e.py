@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from crash_loop import Server
 
+from dicode_mcp.testing.repositories import Remote
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux"),
@@ -61,6 +63,24 @@ def test_it_is_gone_when_the_run_has_ended(server: Server, how: str) -> None:
     assert ended["status"] in ("success", "failure", "cancelled", "timeout"), ended
     assert not Path(f"/proc/{pid}").exists()
     assert "1 process(es) outlived the script" in str(ended["logs_tail"])
+
+
+def test_the_end_of_a_run_leaves_the_server_s_own_helpers_alone(tmp_path: Path) -> None:
+    Remote(tmp_path / "remote").commit({"leaver/task.yaml": TASK, "leaver/task.py": SCRIPT})
+    config = f"""\
+server: {{allow_local_git: true}}
+sources: [{{name: team, type: git, url: '{(tmp_path / "remote").as_uri()}'}}]
+"""
+    server = Server(tmp_path, config=config)
+    server.start()
+    try:
+        for _ in range(3):
+            ended = server.call("run_task", {"id": "team/leaver", "wait_seconds": 30})
+            assert ended["status"] == "success", ended
+            server.call("sync_source", {"source": "team"})
+    finally:
+        server.stop()
+    assert "the git worker ended" not in server.log.read_text()
 
 
 def _first_line(server: Server, run_id: str) -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.config import Config, ExecutionConfig, ServerConfig, SourceConfig
 from dicode_mcp.daemon import Server
+from dicode_mcp.tools.server import ALL_TOOLS
 
 _META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -44,17 +46,38 @@ class Live:
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Call a tool as an agent does; gives its structured result, errors included."""
         params = {"name": tool, "arguments": arguments, "_meta": _META}
-        line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        answer = await self.request("tools/call", params)
+        assert "result" in answer, answer
+        return fitting(tool, answer["result"]["structuredContent"])
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one request on a connection of its own; gives the whole answer."""
+        line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         path = str(self.data / "dicode.sock")
         reader, writer = await asyncio.open_unix_connection(path, limit=2**24)
         try:
             writer.write(line.encode() + b"\n")
             async with asyncio.timeout(60):
-                answer = json.loads(await reader.readline())
+                return json.loads(await reader.readline())
         finally:
             writer.close()
-        assert "result" in answer, answer
-        return answer["result"]["structuredContent"]
+
+    async def answer(self, tool: str, reply: Mapping[str, Any], **arguments: Any) -> Any:
+        """Call a tool as a client whose user gives ``reply`` to whatever is asked.
+
+        Gives the structured result, and the questions as they were put.
+        """
+        capabilities: dict[str, Any] = {"elicitation": {"form": {}}}
+        meta: dict[str, Any] = {**_META, "io.modelcontextprotocol/clientCapabilities": capabilities}
+        params: dict[str, Any] = {"name": tool, "arguments": arguments, "_meta": meta}
+        asked: list[dict[str, Any]] = []
+        while True:
+            result = (await self.request("tools/call", params))["result"]
+            if result.get("resultType") != "input_required":
+                return fitting(tool, result["structuredContent"]), asked
+            asked += [question["params"] for question in result["inputRequests"].values()]
+            params["inputResponses"] = {name: dict(reply) for name in result["inputRequests"]}
+            params["requestState"] = result["requestState"]
 
     async def run(self, task: str, **arguments: Any) -> dict[str, Any]:
         """Run a task to its end."""
@@ -66,6 +89,17 @@ class Live:
         """Return once the run has written something."""
         while not (await self.call("get_logs", run_id=run_id))["lines"]:
             pass
+
+
+_SCHEMAS = {tool.name: tool.shown().output_schema for tool in ALL_TOOLS}
+
+
+def fitting(tool: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Give a result, which must be as the tool's own schema says."""
+    check: Any = Draft202012Validator(_SCHEMAS[tool] or {})
+    problems = [f"{error.json_path}: {error.message}" for error in check.iter_errors(result)]
+    assert problems == [], tool
+    return result
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Live]]
@@ -89,12 +123,13 @@ def serve(tmp_path: Path) -> Serve:
         slots: int = 4,
         drain: float = 0.0,
         environ: Mapping[str, str] | None = None,
+        sources: Sequence[SourceConfig] = (),
     ) -> AsyncGenerator[Live]:
         (tmp_path / "tasks").mkdir(exist_ok=True)
         config = Config(
             data_dir=tmp_path / "data",
-            sources=(SourceConfig(type="local", path=str(tmp_path / "tasks")),),
-            server=ServerConfig(port=0),
+            sources=(SourceConfig(type="local", path=str(tmp_path / "tasks")), *sources),
+            server=ServerConfig(port=0, allow_local_git=True),
             execution=ExecutionConfig(max_concurrent_runs=slots, drain=drain),
         )
         server = Server(config, environ=environ or os.environ, clock=SystemClock(), http=http)

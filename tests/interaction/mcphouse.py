@@ -33,12 +33,16 @@ from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.inside import Inside
 from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.shelves import ShelfPlace
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
+from dicode_mcp.sources.local import LocalSource
+from dicode_mcp.sources.switch import SwitchableSource
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.store.sqlite import SqliteStore
+from dicode_mcp.testing.authoring import make_writers
 from dicode_mcp.testing.waiting import running, until
 
 VERSION = "9.9.9"
@@ -82,13 +86,13 @@ class House:
         self.syncs = 0
         self.slow_run = ""
         self.loader = TaskLoader(
-            runtimes={"python": ("task.py",)},
+            runtimes={"python": ("task.py",), "deno": ("task.ts", "task.js")},
             environ={},
             home=folder,
             data_dir=folder,
             config_dir=folder,
         )
-        audit = Audit(store, self.clock)
+        audit = self.audit = Audit(store, self.clock)
         self.services = Services(
             tasks=TasksService(
                 registry=self.registry,
@@ -128,6 +132,17 @@ class House:
                 bus=self.bus,
                 clock=self.clock,
             ),
+            **make_writers(
+                registry=self.registry,
+                store=store,
+                audit=audit,
+                clock=self.clock,
+                syncer=self,
+                data_dir=folder.parent / "data",
+                home=folder.parent,
+                sources={"demo": SwitchableSource(LocalSource("demo", folder))},
+                registries=[ShelfPlace("community", str(folder.parent / "registry"))],
+            ),
         )
 
     def write(self, name: str, manifest: str | None = None) -> None:
@@ -156,8 +171,11 @@ class House:
             await asyncio.sleep(0.02)
 
     async def sync(self, source: str) -> None:
-        """Stand in for the reconciler."""
+        """Stand in for the reconciler: read every folder again."""
         self.syncs += 1
+        if source == "demo":
+            folders = sorted(p.parent for p in self.folder.glob("*/task.yaml"))
+            self.registry.apply("demo", [self._entry(folder.name, folder) for folder in folders])
 
     async def run(self) -> None:
         """Run what is submitted, until cancelled."""

@@ -9,14 +9,18 @@ from typing import Any, cast
 import anyio
 import mcp_types as t
 import pytest
+from dulwich.repo import Repo
 from jsonschema import Draft202012Validator
 from mcp import MCPError
 from mcphouse import BIG, House, Opening
 
 from dicode_mcp.testing.waiting import until
 
+SHARING = {"approve_task", "install_task", "uninstall_task", "update_task"}
+"""Their results, which take a remote, are checked where they are tried."""
 NAMES = {
     "cancel_run",
+    "commit_task",
     "get_logs",
     "get_run",
     "get_runs",
@@ -24,10 +28,19 @@ NAMES = {
     "get_task",
     "list_sources",
     "list_tasks",
+    "new_task",
+    "read_task_file",
     "run_task",
     "set_task_enabled",
+    "switch_dev_mode",
     "sync_source",
     "validate_task",
+    "write_task_file",
+    "approve_task",
+    "install_task",
+    "search_tasks",
+    "uninstall_task",
+    "update_task",
 }
 
 
@@ -264,8 +277,15 @@ async def test_results_have_no_field_that_the_output_schema_does_not_know(
             ("get_status", {}),
             ("validate_task", {"id": "broken"}),
             ("set_task_enabled", {"id": "hello", "enabled": False}),
+            ("switch_dev_mode", {"source": "demo", "enabled": False}),
+            ("new_task", {"source": "demo", "id": "fresh", "template": "python"}),
+            ("read_task_file", {"id": "hello", "path": "task.py"}),
+            ("write_task_file", {"id": "hello", "path": "task.py", "content": "result = 1\n"}),
+            ("commit_task", {"id": "hello", "message": "First", "author": "A <a@example.com>"}),
+            ("search_tasks", {"query": "nothing"}),
         ]
-        assert {name for name, _ in calls} == NAMES
+        assert {name for name, _ in calls} == NAMES - SHARING
+        Repo.init(str(house.folder), default_branch=b"main").close()
         for name, arguments in calls:
             found = value(await client.call_tool(name, arguments))
             schema = tools[name].output_schema

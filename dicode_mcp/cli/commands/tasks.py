@@ -99,7 +99,10 @@ def state(task: dict[str, Any]) -> str:
         return "paused"
     if _is(conditions.get("Conflict"), "True"):
         return "conflict"
-    if _is(conditions.get("Ready"), "False"):
+    ready = conditions.get("Ready")
+    if ready is not None and ready.get("reason") == _PENDING:
+        return "pending_approval (kept)" if task.get("kept") else "pending_approval"
+    if _is(ready, "False"):
         return "broken (kept)" if task.get("kept") else "broken"
     if _is(conditions.get("RuntimeAvailable"), "False"):
         return "unavailable"
@@ -125,6 +128,7 @@ def troubles(task: dict[str, Any], terminal: Terminal) -> list[str]:
 
 _BAD_WHEN_TRUE = {"Paused", "Conflict", "NotInForce", "CrashLooping"}
 _QUIET = {"Paused", "NotInForce"}
+_PENDING = "PendingApproval"
 
 
 def trigger_text(trigger: Any) -> str:
@@ -175,6 +179,35 @@ def _show_task(terminal: Terminal, task: dict[str, Any]) -> None:
         terminal.say("spec:")
         for line in facts(rest, "  "):
             terminal.say(line)
+    for line in origin_lines(task, terminal):
+        terminal.say(line)
+
+
+def origin_lines(task: dict[str, Any], terminal: Terminal) -> list[str]:
+    """Lay out which layer and line each value of the manifest is from."""
+    origins = cast("list[dict[str, Any]]", task.get("origins") or [])
+    if not origins:
+        return []
+    rows = [
+        [
+            str(origin.get("path", "")),
+            _written(origin),
+            ", ".join(_written(o) for o in cast("list[dict[str, Any]]", origin.get("over") or [])),
+        ]
+        for origin in origins
+    ]
+    width = None if terminal.width is None else terminal.width - 2
+    lines = table(["VALUE", "FROM", "INSTEAD OF"], rows, width)
+    return ["origins:", *(f"  {line}" for line in lines)]
+
+
+def _written(origin: dict[str, Any]) -> str:
+    """Write a layer with its place; the file's name says enough where it is the layer's."""
+    layer, file = str(origin.get("layer", "")), str(origin.get("file") or "")
+    line = f":{origin['line']}" if origin.get("line") else ""
+    if not file:
+        return layer
+    return f"{layer}{line}" if layer == file else f"{layer} ({file}{line})"
 
 
 _SHOWN_ALREADY = {"name", "description", "runtime", "trigger", "params", "apiVersion", "kind"}

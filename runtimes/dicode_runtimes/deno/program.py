@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from dicode_mcp import children
 from dicode_mcp.protocols import Health
 
 OLDEST = (2, 5)
@@ -47,18 +48,14 @@ class DenoProgram:
         if self.path is None or not os.access(self.path, os.X_OK):
             return Health(False, _MISSING)
         try:
-            told = subprocess.run(
+            told = children.run(
                 [self.path, "--version"],
                 env={"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
                 timeout=20,
-                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return Health(False, f"{self.path} cannot be started ({type(error).__name__})")
-        found = re.match(r"deno (\d+)\.(\d+)\.", told.stdout)
+        found = re.match(r"deno (\d+)\.(\d+)\.", told.stdout.decode("utf-8", "replace"))
         if told.returncode != 0 or found is None:
             return Health(False, f"{self.path} does not answer as deno does")
         if (int(found[1]), int(found[2])) < OLDEST:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dicode_sdk
+from dicode_mcp import children
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.protocols import (
@@ -102,14 +103,11 @@ class DenoRuntime:
         return (_script_error("\n".join(graph.problems[:_MOST_PROBLEMS])),)
 
     def _look(self, task: Task, script: Path) -> Graph:
-        told = subprocess.run(
+        told = children.run(
             [self._binary(), *ARGUMENTS, str(script)],
             env=self._helper_environment(),
             cwd=self._home(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
             timeout=_LOOK_S,
-            check=False,
         )
         graph = read_graph(told.stdout.decode("utf-8", "replace"), task.folder, _readable(task))
         if graph.problems:

@@ -189,7 +189,7 @@ def test_an_unknown_row_is_wrong_usage_and_the_known_ones_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--only", "nothing"]) == 2
-    assert "no row named nothing; there are: reload, run," in capsys.readouterr().err
+    assert "no row named nothing; there are: reload, git, run," in capsys.readouterr().err
 
 
 def test_the_rows_can_be_listed_without_measuring(capsys: pytest.CaptureFixture[str]) -> None:

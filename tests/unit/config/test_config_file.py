@@ -198,9 +198,60 @@ def test_a_password_in_a_url_is_refused_and_not_shown(cwd: Path, home: Path) -> 
     assert "hunter2" not in caught.value.message
 
 
+def test_a_registry_is_a_url_or_a_folder(cwd: Path, home: Path) -> None:
+    text = """\
+registries:
+  - https://git.example/community/registry.git
+  - git@git.example:team/mine.git
+  - ./shared
+  - ~/more/taskset.yaml
+  - {path: "${CONFIGDIR}/third", name: other}
+  - url: https://git.example/big
+    path: sets/registry
+    tag: v2
+    auth: {token_env: REGISTRY_TOKEN, ssh_key: ~/.ssh/key}
+"""
+    config = read(cwd, home, text)
+    assert [(r.label, r.url, r.path) for r in config.registries] == [
+        ("registry", "https://git.example/community/registry.git", None),
+        ("mine", "git@git.example:team/mine.git", None),
+        ("shared", None, str(cwd / "shared")),
+        ("taskset.yaml", None, str(home / "more/taskset.yaml")),
+        ("other", None, str(cwd / "third")),
+        ("big", "https://git.example/big", "sets/registry"),
+    ]
+    auth = config.registries[-1].auth
+    assert auth
+    assert auth.ssh_key == str(home / ".ssh/key")
+    assert config.withheld_variables == {"REGISTRY_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("registries", "told"),
+    [
+        ("[ext::sh]", "names a transport helper"),
+        ("[registry]", "is not a git URL"),
+        ("['https://me:hunter2@git.example/x']", "holds a password"),
+        ("[{name: x}]", "needs a url or a path"),
+        ("[{path: ./x, branch: main}]", "belongs to a registry with a url"),
+        ("[{url: https://git.example/x, branch: a, tag: b}]", "stands beside branch"),
+        ("[{url: https://git.example/x, path: ../y}]", "leaves the repository"),
+        ("[https://a.example/x, https://b.example/x.git]", "registries named 'x'"),
+    ],
+)
+def test_a_registry_that_cannot_be_meant_is_refused(
+    cwd: Path, home: Path, registries: str, told: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        read(cwd, home, f"registries: {registries}\n")
+    assert "dicode.yaml:1: registries[" in caught.value.message
+    assert told in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
 def test_what_has_no_effect_yet_is_said(cwd: Path, home: Path) -> None:
     told = "\n".join(read(cwd, home, FULL).not_in_force())
-    for key in ("git sources", "trust", "spec.entries", "database", "registries", "sandbox", "ai"):
+    for key in ("database", "notifications", "sandbox", "ai"):
         assert key in told
 
 

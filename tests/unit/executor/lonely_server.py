@@ -20,12 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dicode_mcp import children as own_children
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.executor import SpawnExecutor, Strangers, take_process, tree
 from dicode_mcp.executor.orphans import Orphans, children
 from dicode_mcp.executor.process import SpawnedProcess
 from dicode_mcp.protocols import Launch, RawLine, SandboxPolicy
 from dicode_mcp.spec.model import Permissions
+from dicode_mcp.testing.waiting import until
 
 WIPED = """
     import subprocess, sys, time
@@ -173,6 +175,24 @@ def _orphan() -> int:
     return int(out)
 
 
+async def helpers(bench: Bench) -> dict[str, Any]:
+    """The server's own programs are on while runs end and orphans are tended."""
+    orphans = Orphans(Strangers.NONE)
+    argv = ["sh", "-c", "sleep 1; echo whole"]
+    own = asyncio.create_task(asyncio.to_thread(own_children.run, argv, timeout=30, env=os.environ))
+    other = await own_children.start("sleep", "300")
+    await until(lambda: len(children()) == 2)
+    process = await bench.start("a", WIPED)
+    left = await bench.left("a")
+    await process.wait()
+    orphans.tend()
+    told = await own
+    seen = {"said": told.stdout.decode(), "code": told.returncode, "other": exists(other.pid)}
+    other.kill()
+    await own_children.waited(other)
+    return seen | {"code_of_other": other.returncode} | _after(left)
+
+
 class Strange:
     """Children from before this process became a server; one leaves an orphan when told."""
 
@@ -213,6 +233,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "younger": younger,
     "together": together,
     "tending": tending,
+    "helpers": helpers,
 }
 
 

@@ -92,3 +92,14 @@ async def test_with_no_run_on_the_dead_are_reaped_and_the_living_are_ended(
 async def test_children_from_before_and_their_orphans_are_left_alone(tmp_path: Path) -> None:
     seen = await play(tmp_path, "with_stranger")
     assert seen == {"strangers": "ADOPTED", "alive": False, "orphan": True, "sleeper": True}
+
+
+async def test_the_servers_own_programs_are_left_alone(tmp_path: Path) -> None:
+    assert await play(tmp_path, "helpers") == {
+        "said": "whole\n",
+        "code": 0,
+        "other": True,
+        "code_of_other": -signal.SIGKILL,
+        "alive": False,
+        "children": [],
+    }

@@ -14,7 +14,7 @@ from dicode_mcp.conditions import Condition, ConditionType, find
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import Event, EventBus
 from dicode_mcp.protocols import Health
-from dicode_mcp.reconciler import Reconciler, Timing
+from dicode_mcp.reconciler import Places, Reconciler, Timing
 from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.sources.discovery import Limits
 from dicode_mcp.testing.sources import FakeLoader, FakeRuntime, FakeSource
@@ -53,7 +53,7 @@ class House:
             {"python": self.runtime},
             clock,
             not_in_force=lambda task: [c for i, c in self.not_in_force.items() if i == task.id],
-            limits=self.limits,
+            places=Places(limits=self.limits),
             timing=Timing(resync=resync, patience=patience, first_retry=0.01),
         )
 

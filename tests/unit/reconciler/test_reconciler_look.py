@@ -5,8 +5,10 @@ from pathlib import Path
 
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.protocols import Revision
+from dicode_mcp.reconciler.declare import Identity
 from dicode_mcp.reconciler.look import Eyes, Looker
 from dicode_mcp.reconciler.plan import Kind, plan
+from dicode_mcp.reconciler.world import Places
 from dicode_mcp.registry import Entry
 from dicode_mcp.sources import discovery
 from dicode_mcp.testing.clock import FakeClock
@@ -22,9 +24,13 @@ class Rooms:
         self.loader = FakeLoader()
         self.clock = FakeClock(SystemClock().now_ms() + 3_600_000)
         eyes = Eyes(
-            self.loader, {"python": FakeRuntime()}, lambda task: (), self.clock, scan=self._scan
+            self.loader,
+            {"python": FakeRuntime()},
+            lambda task: (),
+            self.clock,
+            Places(scan=self._scan),
         )
-        self.looker = Looker("s", "", eyes)
+        self.looker = Looker(Identity("s"), eyes)
 
     def _scan(self, folder: Path) -> list[os.DirEntry[str]]:
         if folder.name in self.locked:
@@ -55,7 +61,7 @@ def test_a_folder_that_may_not_be_read_keeps_its_tasks(tmp_path: Path) -> None:
         f"{tmp_path / 'team'}: cannot be read: Permission denied; "
         "give the server's user read access"
     ]
-    assert tmp_path / "team" / "b" in rooms.looker.known()
+    assert tmp_path / "team" / "b" in rooms.looker.folders()
 
 
 def test_unchanged_folders_are_not_read_again(tmp_path: Path) -> None:
@@ -87,7 +93,7 @@ def test_a_folder_that_went_is_looked_for_and_not_seen(tmp_path: Path) -> None:
     revision = Revision("s", tmp_path)
     rooms.looker.search(revision)
     (tmp_path / "a" / "task.yaml").unlink()
-    look = rooms.looker.look(revision, {tmp_path / "a": "a"})
+    look = rooms.looker.look(["a"])
     assert look.desired.seen == {}
     assert look.desired.looked == {"a"}
-    assert rooms.looker.known() == {}
+    assert rooms.looker.folders() == {}

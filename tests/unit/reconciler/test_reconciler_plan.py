@@ -1,6 +1,8 @@
 """What is decided from what was seen and what is there."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.reconciler.plan import Action, Desired, Kind, Seen, plan, settle
@@ -98,6 +100,36 @@ def test_only_a_search_of_the_whole_source_removes_what_it_does_not_name() -> No
 def test_what_lies_below_an_unread_folder_is_kept() -> None:
     there = after(whole(good("locked/a"), good("b")))
     assert kinds(plan(whole(unread=(ROOT / "locked",)), there)) == [(Kind.REMOVE, "b")]
+
+
+def waits(task_id: str, digest: str, **more: Any) -> Seen:
+    waiting = good(task_id, digest).task
+    wait = Condition(ConditionType.READY, False, "PendingApproval", "look")
+    return Seen(task_id, ROOT / task_id, None, (wait,), waiting=waiting, **more)
+
+
+def test_a_version_that_waits_stands_beside_the_one_in_force() -> None:
+    entry = after(whole(good("a")), whole(waits("a", "2")))["a"]
+    assert entry.task
+    assert entry.waiting
+    assert (entry.task.digest[0], entry.waiting.digest[0], entry.kept) == ("1", "2", True)
+    entry = after(whole(good("a")), whole(waits("a", "2")), whole(good("a", "2")))["a"]
+    assert entry.task
+    assert (entry.task.digest[0], entry.waiting, entry.kept) == ("2", None, False)
+
+
+def test_after_a_restart_the_version_that_was_approved_comes_in_force() -> None:
+    entry = after(whole(waits("a", "2", approved=good("a", "1").task)))["a"]
+    assert entry.task
+    assert (entry.task.digest[0], entry.kept) == ("1", True)
+    assert after(whole(waits("a", "2")))["a"].task is None
+
+
+def test_a_version_whose_files_were_written_over_goes_out_of_force() -> None:
+    entry = after(whole(good("a")), whole(waits("a", "2", spoilt=True)))["a"]
+    assert entry.task is None
+    assert entry.waiting
+    assert after(whole(good("a")), whole(replace(bad("a"), spoilt=True)))["a"].task is None
 
 
 def test_doubtful_actions_wait_for_their_time_and_others_do_not() -> None:

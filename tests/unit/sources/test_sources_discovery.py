@@ -67,7 +67,7 @@ def test_a_second_manifest_beside_the_first_is_told(tmp_path: Path) -> None:
     assert "the task.yaml beside it is" in trouble.message
 
 
-def test_task_sets_are_told_as_not_read(tmp_path: Path) -> None:
+def test_task_sets_that_a_search_does_not_take_are_told(tmp_path: Path) -> None:
     (tmp_path / "taskset.yaml").write_text("spec: {}\n")
     (tmp_path / "prod.yaml").write_text("apiVersion: dicode/v1\nkind: TaskSet\n")
     (tmp_path / "notes.yaml").write_text("kinds: [TaskSet]\n")
@@ -76,7 +76,7 @@ def test_task_sets_are_told_as_not_read(tmp_path: Path) -> None:
     found = discover(tmp_path)
     assert [f.id for f in found.found] == ["a"]
     assert sorted(trouble.path.name for trouble in found.troubles) == ["prod.yaml", "taskset.yaml"]
-    assert all("does not read TaskSets" in trouble.message for trouble in found.troubles)
+    assert all("a TaskSet, and not read" in trouble.message for trouble in found.troubles)
 
 
 def test_a_source_that_is_itself_a_task_is_named_after_its_folder(tmp_path: Path) -> None:

@@ -74,4 +74,4 @@ def test_an_empty_trigger_names_the_kinds(trigger: str) -> None:
 def test_a_task_set_is_told_as_one_thing() -> None:
     (problem,) = validate_text("apiVersion: dicode/v1\nkind: TaskSet\nspec: {entries: {}}\n")
     assert (problem.line, problem.path) == (2, "kind")
-    assert problem.message == "'TaskSet' is not read by this build"
+    assert problem.message == "a task's manifest cannot be a 'TaskSet'"

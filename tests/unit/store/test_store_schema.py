@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.protocols import DevMode, Pause, SourceOverrides
 from dicode_mcp.store.database import Database
 from dicode_mcp.store.schema import (
     LOGS_SCHEMA,
@@ -65,6 +68,22 @@ def test_the_known_revisions_are_the_migration_files(schema: Schema) -> None:
     script = ScriptDirectory(str(schema.migrations))
     in_files = [revision.revision for revision in script.walk_revisions()]
     assert tuple(reversed(in_files)) == schema.revisions
+
+
+async def test_an_older_database_keeps_what_it_holds(tmp_path: Path) -> None:
+    with a_connection(tmp_path / "state.db") as connection:
+        config = Config()
+        config.set_main_option("script_location", str(STATE_SCHEMA.migrations))
+        config.attributes["connection"] = connection
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO pauses VALUES ('t', 5, 'me', 'why')")
+        connection.exec_driver_sql("COMMIT")
+    async with SqliteStore.open(tmp_path, FakeClock(), ballast_bytes=0) as store:
+        assert await store.pauses() == {"t": Pause("t", 5, "me", "why")}
+        decided = SourceOverrides(DevMode(branch="b"))
+        await store.set_source_overrides("src", decided)
+        assert await store.source_overrides() == {"src": decided}
 
 
 async def test_a_newer_database_is_refused_and_untouched(tmp_path: Path) -> None:

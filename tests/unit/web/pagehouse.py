@@ -30,6 +30,7 @@ from dicode_mcp.service.status import ServerFacts, StatusService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.manifest import render_manifest
+from dicode_mcp.testing.authoring import make_writers
 from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.rooms import SOURCE, Rooms, make_task
 from dicode_mcp.testing.waiting import DEADLINE_S
@@ -180,4 +181,13 @@ class PageHouse:
                 clock=rooms.clock,
             ),
             inside=Inside(**parts, bus=rooms.bus, clock=rooms.clock),
+            **make_writers(
+                registry=rooms.registry,
+                store=rooms.store,
+                audit=audit,
+                clock=rooms.clock,
+                syncer=self,
+                data_dir=here,
+                home=here,
+            ),
         )

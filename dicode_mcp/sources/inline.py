@@ -1,0 +1,54 @@
+"""The configuration's own ``spec.entries`` as a source: a folder to be relative to, never fetched.
+
+What the entries say is not its matter. They are read once, with the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Literal
+
+from dicode_mcp.conditions import Condition
+from dicode_mcp.protocols import Revision
+
+
+class InlineSource:
+    """The entries of the configuration ``file``; their refs are relative to its folder."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self._file.name
+
+    @property
+    def kind(self) -> Literal["local", "git"]:
+        """Always ``local``."""
+        return "local"
+
+    @property
+    def location(self) -> str:
+        """The file."""
+        return str(self._file)
+
+    @property
+    def namespace(self) -> str:
+        """What ids begin with: the file's name without its ending."""
+        return self._file.stem
+
+    async def fetch(self) -> Revision:
+        """Give the file's folder."""
+        return Revision(self.name, self._file.parent)
+
+    async def changes(self) -> AsyncGenerator[frozenset[Path] | None, None]:
+        """Wait: what the entries lead to is watched by whoever follows them."""
+        await asyncio.Event().wait()
+        yield None
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Nothing can be wrong with it by itself."""
+        return ()

@@ -1,0 +1,29 @@
+"""``POST /hooks/git/<source>``: a forge says that something was pushed."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from dicode_mcp.service.pushes import HEADERS, PushService
+
+PREFIX = "/hooks/git/"
+
+
+class GitHooks:
+    """The push webhooks of git sources. They prove themselves, so strangers may call."""
+
+    def __init__(self, pushes: PushService) -> None:
+        self._pushes = pushes
+
+    def routes(self) -> list[BaseRoute]:
+        """Give the routes for ``create_app``."""
+        return [Route(f"{PREFIX}{{source}}", self._pushed, methods=["POST"])]
+
+    async def _pushed(self, request: Request) -> Response:
+        proofs = {name: request.headers[name] for name in HEADERS if name in request.headers}
+        pulls = await self._pushes.pushed(
+            request.path_params["source"], proofs, await request.body()
+        )
+        return JSONResponse({"pulls": pulls}, 202, headers={"cache-control": "no-store"})
