@@ -118,8 +118,12 @@ class DevModeService:
             require_whole_source(principal, "dev mode")
             self._sources.state(name)
             dev = self._wanted(name, enabled, local_path, branch)
-            await self._switch(name, dev)
-        return self._sources.view(name)
+            begun = await self._switch(name, dev)
+        view = self._sources.view(name)
+        if begun and "dev" in view:
+            # Told once, so that a mistyped branch is seen before anything is pushed.
+            view["dev"] = {**view["dev"], "new_branch": True}
+        return view
 
     def _wanted(
         self, name: str, enabled: bool, local_path: str | None, branch: str | None
@@ -155,7 +159,8 @@ class DevModeService:
         except ValueError as error:
             raise _invalid(f"the branch's name {error}", 'for example "fix/report"') from None
 
-    async def _switch(self, name: str, dev: DevMode | None) -> None:
+    async def _switch(self, name: str, dev: DevMode | None) -> bool:
+        """Put a decision in force; tells whether it began a branch that the remote lacks."""
         if name in self._busy:
             raise DicodeError(
                 Code.CONFLICT,
@@ -166,27 +171,28 @@ class DevModeService:
         self._busy.add(name)
         try:
             source = self._switches.sources[name]
-            dev, stand_in = await self._stand_in(name, dev)
+            dev, stand_in, begun = await self._stand_in(name, dev)
             async with source.deciding:
                 overrides = replace(source.overrides, dev=dev)
                 await self._store.set_source_overrides(name, overrides)
                 source.switch(overrides, stand_in)
             self._show(name, source)
             await self._syncer.sync(name)
+            return begun
         finally:
             self._busy.discard(name)
 
     async def _stand_in(
         self, name: str, dev: DevMode | None
-    ) -> tuple[DevMode | None, Source | None]:
+    ) -> tuple[DevMode | None, Source | None, bool]:
         if dev is None or (dev.local_path is None and dev.branch is None):
-            return dev, None
+            return dev, None, False
         if dev.local_path is not None:
             path = await asyncio.to_thread(self._local, dev.local_path)
-            return DevMode(local_path=str(path)), self._switches.show_path(name, path)
+            return DevMode(local_path=str(path)), self._switches.show_path(name, path), False
         assert dev.branch is not None
         clone = await self._clones.open_branch(name, self._switches.refs[name], dev.branch)
-        return dev, self._switches.show_clone(name, Path(clone.folder))
+        return dev, self._switches.show_clone(name, Path(clone.folder)), clone.created
 
     def _local(self, text: str) -> Path:
         """Check a path of this machine. Blocks."""

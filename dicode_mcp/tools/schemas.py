@@ -404,6 +404,7 @@ SOURCE = shape(
                 "branch": _STRING,
                 "folder": _STRING,
                 "dev_refs_only": _BOOLEAN,
+                "new_branch": _BOOLEAN,
             }
         ),
         "tasks": _INTEGER,

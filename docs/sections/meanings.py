@@ -109,6 +109,7 @@ MEANINGS: Mapping[str, str] = {
     "sources:local_path": "The folder or TaskSet's file that was asked for",
     "sources:folder": "Where the files in force are; edit them there",
     "sources:dev_refs_only": "True when only the dev_refs of TaskSets are used",
+    "sources:new_branch": "True once: the remote lacks the branch, and gets it with a commit",
     "authoring:files": "The files, by path below the task's folder",
     "origins[].path": "The key path in `spec`",
     "origins[].file": "The file it is written in",

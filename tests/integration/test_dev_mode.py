@@ -126,7 +126,7 @@ async def test_a_branch_is_edited_committed_and_pushed_without_a_file_system(
         assert refused["error"]["code"] == "forbidden"
         assert "switch_dev_mode" in refused["error"]["hint"]
         shown = await switch(live, enabled=True, branch="fix/hello")
-        assert shown["dev"]["branch"] == "fix/hello"
+        assert (shown["dev"]["branch"], shown["dev"]["new_branch"]) == ("fix/hello", True)
         assert await returned(live) == "from git"
         read = await live.call("read_task_file", id="src/hello", path="task.py")
         written = await live.call(
@@ -149,6 +149,8 @@ async def test_a_branch_is_edited_committed_and_pushed_without_a_file_system(
         assert (made["branch"], made["pushed"]) == ("fix/hello", True)
         assert remote.tip("fix/hello") == made["commit"]
         assert remote.read("main") == FILES
+        again = await switch(live, enabled=True, branch="fix/hello")
+        assert "new_branch" not in again["dev"]
     async with serve(sources=[git_source(remote)]) as live:
         assert (await source(live))["dev"]["branch"] == "fix/hello"
         assert await returned(live) == "mended"

@@ -71,6 +71,8 @@ def _dev_line(source: dict[str, Any]) -> str:
     if not folder:
         return f"{name}: dev mode is on; dev_refs are used where there are any"
     branch = f" (branch {shown['branch']})" if shown.get("branch") else ""
+    if shown.get("new_branch"):
+        branch = f" (new branch {shown['branch']}; the remote gets it with the first commit)"
     return one_line(f"{name}: dev mode is on; it shows {folder}{branch}")
 
 

@@ -21,6 +21,17 @@ def source(**more: Any) -> dict[str, Any]:
     }
 
 
+def test_a_branch_the_remote_lacks_is_said_to_be_new(dicode: Dicode, server: FakeServer) -> None:
+    server.tools["switch_dev_mode"] = lambda a: source(
+        folder="/f", branch=a["branch"], new_branch=True
+    )
+    said = dicode("source", "dev", "src", "--branch", "fix/typo")
+    assert said.out.splitlines()[0] == (
+        "src: dev mode is on; it shows /f (new branch fix/typo; the remote gets it with the first"
+        " commit)"
+    )
+
+
 def test_a_folder_is_named_absolutely(dicode: Dicode, server: FakeServer, tmp_path: Path) -> None:
     server.tools["switch_dev_mode"] = lambda a: source(local_path=a["local_path"], folder="/f")
     said = dicode("source", "dev", "src", "--local-path", "mine")
