@@ -23,6 +23,7 @@ _POLL_S = 0.005
 _CONFIG = """\
 execution:
   max_concurrent_runs: 8
+bundled: {enabled: false}
 """
 
 

@@ -30,8 +30,21 @@ FROM t
 """
 
 
-def seed_runs(data: Path, number: int) -> None:
-    """Make a store in ``data`` and fill it with ``number`` ended runs of ``TASKS`` tasks."""
+_BODIES = (
+    'INSERT INTO run_payloads (run_id, body) SELECT id, CAST(printf(\'{"params": {}, "input":'
+    ' "%0200d", "request": null}\', 0) AS BLOB) FROM runs',
+    "INSERT INTO run_values (run_id, return_value) "
+    "SELECT id, CAST(printf('\"%0300d\"', 0) AS BLOB) FROM runs",
+)
+KEPT = "defaults: {retention: {age: 3650d, runs: 100000000}}\n"
+"""For the configuration of a server whose many runs are to stay."""
+
+
+def seed_runs(data: Path, number: int, *, bodies: bool = False) -> None:
+    """Make a store in ``data`` and fill it with ``number`` ended runs of ``TASKS`` tasks.
+
+    ``bodies`` gives each an input and a return value.
+    """
     asyncio.run(_make(data))
     now = time.time_ns() // 1_000_000
     values = {"number": number, "first": now - _SPAN_MS, "step": _SPAN_MS / number, "tasks": TASKS}
@@ -45,6 +58,8 @@ def seed_runs(data: Path, number: int) -> None:
         for name, _ in indexes:
             database.execute(f'DROP INDEX "{name}"')
         database.execute(_FILL, values)
+        for sql in _BODIES if bodies else ():
+            database.execute(sql)
         for _, sql in indexes:
             database.execute(sql)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

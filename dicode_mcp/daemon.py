@@ -30,10 +30,20 @@ from dicode_mcp.store.lock import DataDirLock, LockInfo
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.tools.server import McpServer, create_mcp_server
 from dicode_mcp.tools.socket import McpSocket
+from dicode_mcp.web.answer_pages import AnswerPages
 from dicode_mcp.web.api import Api
+from dicode_mcp.web.api_runs import RunsApi
+from dicode_mcp.web.api_tasks import TasksApi
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.events import EventRoutes
 from dicode_mcp.web.githooks import GitHooks
+from dicode_mcp.web.hook_frame import PageKeys
+from dicode_mcp.web.hook_pages import TaskPages
+from dicode_mcp.web.hooks import Hooks
+from dicode_mcp.web.metrics import Metrics
+from dicode_mcp.web.page_calls import PageGate
 from dicode_mcp.web.pages import Pages
+from dicode_mcp.web.script import script_routes
 from dicode_mcp.web.server import HttpServer, require_loopback
 
 log = logging.getLogger("dicode.daemon")
@@ -132,11 +142,12 @@ class Server:
                     # Not before the recovery: they look at what was running and what is paused.
                     cron = group.create_task(house.cron.run(), name="cron")
                     daemons = group.create_task(house.daemons.run(), name="daemons")
+                    deadlines = group.create_task(house.deadlines.run(), name="deadlines")
                     await self._stopping.wait()
                     cron.cancel()
                     house.daemons.close()
                     await self._drain(house)
-                for loop in (*loops, daemons):
+                for loop in (*loops, daemons, deadlines):
                     loop.cancel()
                 house.audit.close()
                 # A store that cannot write must not keep the server from ending.
@@ -160,6 +171,8 @@ class Server:
         server = self._config.server
         require_loopback(server.host)
         _require_no_keys(server)
+        keys = PageKeys()
+        shown = TaskPages(house.hook_runs, keys)
         app = create_app(
             mcp,
             WebSettings(
@@ -167,12 +180,28 @@ class Server:
                 allowed_hosts=server.allowed_hosts,
                 allowed_origins=server.allowed_origins,
                 max_body=server.max_body,
+                trusted_proxies=server.trusted_proxies,
+                public_url=server.public_url,
+                pages=PageGate(house.services.hooks.find, keys, shown.file),
             ),
             readiness=lambda: self._state,
             routes=[
                 *Pages(house.services, self._clock, readiness=lambda: self._state).routes(),
+                *AnswerPages(house.services, self._clock).routes(),
                 *Api(house.services).routes(),
+                *TasksApi(house.services).routes(),
+                *RunsApi(house.services).routes(),
+                *Metrics(house.services, house.meter, house.registry).routes(),
+                *EventRoutes(house.events).routes(),
+                *script_routes(),
                 *GitHooks(house.services.pushes).routes(),
+                *Hooks(
+                    house.services.hooks,
+                    house.services.runs,
+                    shown,
+                    max_body=server.max_body,
+                    starting=lambda: self._state is Readiness.STARTING,
+                ).routes(),
             ],
         )
         http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
@@ -205,6 +234,7 @@ class Server:
     async def _drain(self, house: House) -> None:
         """Take no more work, let runs end, then end them."""
         self._state = Readiness.DRAINING
+        house.events.close()
         house.dispatcher.close()
         house.queue.refuse(
             DicodeError(

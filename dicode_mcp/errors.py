@@ -40,6 +40,13 @@ class Code(StrEnum):
     """The caller is known and may not do this; the hint names what would allow it."""
     CONFLICT = "conflict"
     """What was asked does not fit the present state."""
+    ASK_MISMATCH = "ask_mismatch"
+    """A script that goes on after an answer asks something else than was answered."""
+    DECLINED = "declined"
+    """The human who was asked would not answer."""
+    AGENT_FAILED = "agent_failed"
+    """What a task started with ``dicode.agent`` did not end well; the message has its last words.
+    """
     TOO_LARGE = "too_large"
     """An input, body or value is over its limit."""
     RATE_LIMITED = "rate_limited"

@@ -43,6 +43,8 @@ class RunChanged:
     run_id: str
     task_id: str
     status: str
+    duration_ms: int | None = None
+    """How long it lasted, once it has begun and ended."""
 
 
 @dataclass(frozen=True, slots=True)

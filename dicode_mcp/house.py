@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -17,6 +18,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dicode_mcp import __version__
+from dicode_mcp.budgets import Budgets
+from dicode_mcp.bundled import AGENT_RUNNER, bundled
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import Condition
@@ -26,6 +29,7 @@ from dicode_mcp.environment import Environment
 from dicode_mcp.events import EventBus
 from dicode_mcp.executor.spawn import SpawnExecutor
 from dicode_mcp.ipc.server import SessionServer
+from dicode_mcp.limits import limit_of
 from dicode_mcp.origins import (
     all_sources,
     git_refs,
@@ -52,9 +56,11 @@ from dicode_mcp.reconciler import Outside, Places, ReadinessLog, Reconciler
 from dicode_mcp.reconciler.keeping import Keeper
 from dicode_mcp.reconciler.locks import Locks
 from dicode_mcp.registry import Registry
+from dicode_mcp.retention import Retention, Rule, inputs_age
 from dicode_mcp.runner import Runner
 from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.service import Services
+from dicode_mcp.service.agents import Agents
 from dicode_mcp.service.approvals import Approvals, ApprovalsService
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.authoring import AuthoringService, Grounds
@@ -63,16 +69,24 @@ from dicode_mcp.service.desk import Desk
 from dicode_mcp.service.dev_mode import DevModeService, Switches
 from dicode_mcp.service.entry_homes import FOLDER as INSTALLED
 from dicode_mcp.service.entry_homes import Homes, OwnSet, own_name
+from dicode_mcp.service.events import EventsService
+from dicode_mcp.service.history import HistoryService
+from dicode_mcp.service.hook_runs import HookRuns
+from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.meter import Meter
 from dicode_mcp.service.pins import Pins
 from dicode_mcp.service.previews import Previews
 from dicode_mcp.service.pushes import PushService
+from dicode_mcp.service.questions import QuestionsService
 from dicode_mcp.service.registries import Registries
+from dicode_mcp.service.replays import ReplayService
 from dicode_mcp.service.runs import RunsService
 from dicode_mcp.service.sharing import SharingService
 from dicode_mcp.service.sharing_views import Review
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
+from dicode_mcp.service.task_api import TaskApiService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.service.updates import UpdateService
 from dicode_mcp.sources.git.checkouts import GitCheckouts
@@ -84,10 +98,14 @@ from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.support import not_in_force
 from dicode_mcp.spec.withheld import Withheld
+from dicode_mcp.telling import Notices, NotifySettings
 from dicode_mcp.tools.hub import Hub
+from dicode_mcp.triggers.api_types import ApiTypes
 from dicode_mcp.triggers.chain import ChainConditions
 from dicode_mcp.triggers.cron import CronTrigger
 from dicode_mcp.triggers.daemons import DaemonTrigger
+from dicode_mcp.triggers.deadlines import Deadlines
+from dicode_mcp.triggers.notices import NoticeConditions
 from dicode_mcp.triggers.zone import server_zone
 
 log = logging.getLogger("dicode.daemon")
@@ -124,9 +142,18 @@ class House:
         written = inline_source(config)
         order = [source.label for source in config.sources]
         order += [written.name] if written else []
-        self.registry = Registry(bus, clock, [*order, own_name(order)])
-        self.dispatcher = LocalDispatcher(config.execution.max_concurrent_runs, clock)
-        chains = Chains(self.registry)
+        shipped = bundled(config, order)
+        ranks = [*order, own_name(order), *((shipped.source.name,) if shipped else ())]
+        self.registry = Registry(bus, clock, ranks)
+        self.dispatcher = LocalDispatcher(
+            config.execution.max_concurrent_runs, clock, limit_of(self.registry)
+        )
+        named_zone = config.defaults.timezone
+        zone = ZoneInfo(named_zone) if named_zone else server_zone(environ)
+        self._budgets = Budgets(self.registry, store, clock, zone)
+        self._bus = bus
+        chains = Chains(self.registry, _started_by_any(config))
+        notices = Notices(self.registry, NotifySettings.of(config))
         self.queue = Queue(
             store,
             self.registry,
@@ -135,6 +162,10 @@ class House:
             bus,
             clock,
             config.defaults.on_failure_chain,
+            notices,
+            Random(),
+            config.defaults.run_inputs,
+            self._budgets,
         )
         copies = WorkingCopies(config.data_dir, environ, allow_local=config.server.allow_local_git)
         self.checkouts = GitCheckouts(
@@ -157,6 +188,7 @@ class House:
             [
                 *sources.values(),
                 *((written,) if written else ()),
+                *((shipped.source,) if shipped else ()),
                 *((own_source(own),) if own.file.exists() else ()),
             ],
             loader,
@@ -172,7 +204,10 @@ class House:
             ),
             outside=Outside(loader.read, self.checkouts, withhold=withheld.put),
             inline_dir=config.data_dir / "inline",
-            inline={written.name: config.entries} if written and config.entries else {},
+            inline={
+                **({written.name: config.entries} if written and config.entries else {}),
+                **({shipped.source.name: shipped.entries} if shipped else {}),
+            },
             review=[s.label for s in config.sources if s.trust == "review"],
             tags={s.label: s.tags for s in config.sources},
             gate=approvals.gate,
@@ -188,7 +223,19 @@ class House:
             declarations=self.reconciler,
         )
         self.audit = Audit(store, clock)
-        inside = Inside(queue=self.queue, registry=self.registry, store=store, bus=bus, clock=clock)
+        inside = Inside(
+            queue=self.queue,
+            registry=self.registry,
+            store=store,
+            bus=bus,
+            clock=clock,
+            agents=Agents(
+                queue=self.queue,
+                registry=self.registry,
+                runtimes=self._runtimes,
+                runner=AGENT_RUNNER,
+            ),
+        )
         self.preparer = Preparer(
             registry=self.registry,
             runtimes=self._runtimes,
@@ -215,13 +262,18 @@ class House:
         self._keeper = Keeper(
             self.checkouts, self.registry, self.runner.tasks, bus, clock, approvals.of
         )
-        named_zone = config.defaults.timezone
-        zone = ZoneInfo(named_zone) if named_zone else server_zone(environ)
         self.cron = CronTrigger(self.queue, self.registry, store, bus, clock, zone)
         self.daemons = DaemonTrigger(self.queue, self.registry, bus, clock)
+        self.deadlines = Deadlines(self.queue, store, bus, clock)
         self._chain_conditions = ChainConditions(chains, self.registry, bus)
+        self._notice_conditions = NoticeConditions(notices, self.registry, store, bus)
         self._readiness = ReadinessLog(self.registry, bus)
+        self._api_types = ApiTypes(self.registry, bus)
+        self.meter = Meter(bus)
+        self._retention = Retention(store, self.registry, clock, _retention_rule(config))
         self.hub = Hub(bus)
+        self.events = EventsService(bus=bus, store=store, clock=clock, epoch=secrets.token_hex(4))
+        self.hook_runs = HookRuns(store=store, queue=self.queue, events=self.events)
         refs = git_refs(config)
         sources_service = SourcesService(
             registry=self.registry,
@@ -256,6 +308,13 @@ class House:
             zone=zone,
             vouched=vouched,
         )
+        runs_service = RunsService(
+            queue=self.queue,
+            registry=self.registry,
+            store=store,
+            bus=bus,
+            audit=self.audit,
+        )
         self.services = Services(
             tasks=TasksService(
                 registry=self.registry,
@@ -267,13 +326,29 @@ class House:
                 clock=clock,
                 next_run=self.cron.next_run_ms,
                 layers=self.reconciler,
+                base_url=lambda: config.server.public_url or url(),
+                shipped=shipped.source.name if shipped else None,
             ),
-            runs=RunsService(
-                queue=self.queue,
+            runs=runs_service,
+            replays=ReplayService(
+                queue=self.queue, registry=self.registry, store=store, audit=self.audit
+            ),
+            task_api=TaskApiService(
                 registry=self.registry,
                 store=store,
-                bus=bus,
+                runs=runs_service,
+                types=self._api_types,
+                clock=clock,
+            ),
+            questions=QuestionsService(
+                queue=self.queue, store=store, bus=bus, audit=self.audit, clock=clock
+            ),
+            history=HistoryService(
+                store=store,
+                registry=self.registry,
+                retention=self._retention,
                 audit=self.audit,
+                clock=clock,
             ),
             sources=sources_service,
             dev_mode=DevModeService(
@@ -321,8 +396,16 @@ class House:
                 runtimes=lambda: {n: r.health() for n, r in self._runtimes.items()},
                 bus=bus,
                 clock=clock,
+                notifier=lambda: notices.delivers,
             ),
             pushes=PushService(push_hooks(config, environ), self.checkouts, self.audit, clock),
+            hooks=HooksService(
+                queue=self.queue,
+                registry=self.registry,
+                store=store,
+                audit=self.audit,
+                clock=clock,
+            ),
             registries=registries,
             approvals=approving,
             sharing=SharingService(desk, registries, approving),
@@ -334,13 +417,20 @@ class House:
         """Give what runs while the server does."""
         return [
             ("hub", self.hub.run()),
+            ("events", self.events.run()),
             ("git", self.checkouts.run()),
             ("reconciler", self.reconciler.run()),
             ("keeper", self._keeper.run()),
             ("preparer", self.preparer.run()),
             ("runner", self.runner.run()),
             ("chains", self._chain_conditions.run()),
+            ("notices", self._notice_conditions.run()),
+            ("limits", self.queue.follow_limits()),
+            ("budgets", self._budgets.run(self._bus)),
             ("readiness", self._readiness.run()),
+            ("retention", self._retention.run()),
+            ("api types", self._api_types.run()),
+            ("meter", self.meter.run()),
             ("registries", self.services.registries.run()),
         ]
 
@@ -366,9 +456,21 @@ class House:
         return [*found, *_declared(task)]
 
 
+def _started_by_any(config: Config) -> list[str]:
+    """Name the tasks that the end of a run of any task may start."""
+    failure = config.defaults.on_failure_chain
+    named = [failure.task if failure else None, config.notifications.task]
+    return [task_id for task_id in named if task_id]
+
+
 def _declared(task: Task) -> tuple[Condition, ...]:
     """Give what is said of a task's manifest as this build reads it."""
     return (*not_in_force(task), *webhook_secret_missing(task))
+
+
+def _retention_rule(config: Config) -> Rule:
+    kept = config.defaults.retention
+    return Rule(kept.age, kept.runs, inputs_age(config.defaults.run_inputs))
 
 
 def load_runtimes(config: Config, host: RuntimeHost) -> dict[str, Runtime]:

@@ -43,12 +43,16 @@ def decide(
             output=report.output,
             exit_code=exit.exit_code,
             signal=exit.signal,
+            cpu_ms=cpu_ms_of(exit),
         )
 
     if exit.timed_out:
         return ended(RunStatus.TIMEOUT, Reason.TIMEOUT, _timeout_error(timeout_s))
     if stop_reason is not None and exit.stopped:
         return ended(RunStatus.CANCELLED, stop_reason, _stop_error(stop_reason))
+    if report.error is not None and report.reason == Reason.DECLINED:
+        # A human ended it: no failure to retry or to raise an alarm for.
+        return ended(RunStatus.CANCELLED, Reason.DECLINED, report.error)
     if report.error is not None:
         return ended(RunStatus.FAILURE, report.reason or Reason.SCRIPT_ERROR, report.error)
     if exit.signal is not None:
@@ -61,6 +65,11 @@ def decide(
     if mismatch is not None:
         return ended(RunStatus.FAILURE, Reason.OUTPUT_SCHEMA, mismatch)
     return ended(RunStatus.SUCCESS)
+
+
+def cpu_ms_of(exit: Exit) -> int | None:
+    """Give the processor time of a process tree, where it is known."""
+    return None if exit.cpu_seconds is None else round(exit.cpu_seconds * 1000)
 
 
 _EXITED_EARLY = RunError(
@@ -88,7 +97,9 @@ def _stop_error(reason: Reason) -> RunError:
         )
     if reason is Reason.REPLACED:
         return RunError(
-            reason, "the daemon was ended: its task was changed, paused, disabled or removed"
+            reason,
+            "a newer run took this one's place (concurrency.overlap: replace); or it was a daemon's"
+            " and its task was changed, paused, disabled or removed",
         )
     return RunError(reason, "the run was cancelled")
 

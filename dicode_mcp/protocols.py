@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from dicode_mcp.conditions import Condition
+from dicode_mcp.runs.budget import DaySpent
+from dicode_mcp.runs.joins import Joins
+from dicode_mcp.runs.limits import Blocked, Crowd, Group
 from dicode_mcp.runs.logs import Level, LogLine, Stream
 from dicode_mcp.runs.model import Outcome, Output, Payload, Run, RunError, RunStatus
+from dicode_mcp.runs.notices import NoticeChange, NoticeState
+from dicode_mcp.runs.questions import Answered, Draft, Question
+from dicode_mcp.runs.statistics import Tally, TaskDay
 from dicode_mcp.spec.model import Permissions, ResourceSpec, Task
 
 T = TypeVar("T")
@@ -210,7 +216,8 @@ class RunQuery:
 
     ``since_ms`` bounds ``created_at_ms`` from below. ``root_run_id`` and ``parent_run_id`` match
     the run's own fields, so the root itself is not among its descendants. ``limit`` is at least 1;
-    more than 1,000 gives 1,000.
+    more than 1,000 gives 1,000. ``offset`` leaves out so many of the newest (at most 10,000; it
+    reads an index entry for each, and a cursor does not).
     """
 
     task_id: str | None = None
@@ -220,6 +227,7 @@ class RunQuery:
     parent_run_id: str | None = None
     limit: int = 50
     cursor: str | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +250,55 @@ class LogPage:
 
     lines: tuple[LogLine, ...]
     next_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayQuery:
+    """Which sums of runs by task and UTC day to give, newest day first, then by task.
+
+    Days are counted from 1970-01-01 and both bounds count. ``task_ids`` None is all. Of more than
+    ``measured`` days the durations are not added up.
+    """
+
+    task_ids: tuple[str, ...] | None = None
+    since_day: int | None = None
+    until_day: int | None = None
+    limit: int = 50
+    measured: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class DayPage:
+    """The first days of a query; ``totals`` adds up all that it found, not only these."""
+
+    days: tuple[TaskDay, ...]
+    totals: Tally
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PruneQuery:
+    """Which runs of a task are not to be kept, oldest first.
+
+    Those that ended before ``ended_before_ms``, and those beyond the ``keep`` newest of the task
+    (pinned ones and unfinished ones count among them); None sets no such bound.
+    """
+
+    task_id: str
+    ended_before_ms: int | None = None
+    keep: int | None = None
+    limit: int = 200
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsSize:
+    """What runs take: bytes of parameters, inputs, values, outputs and logs as stored."""
+
+    runs: int = 0
+    bytes: int = 0
+    oldest_ms: int | None = None
+    newest_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,19 +366,38 @@ class Store(Protocol):
         ...
 
     async def start_run(
-        self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None
+        self,
+        run_id: str,
+        *,
+        now_ms: int,
+        task_hash: str,
+        revision: str | None,
+        spent: DaySpent | None = None,
     ) -> Run:
         """Claim a queued run: running, fence + 1. Raises CONFLICT when it is not queued.
 
-        Raises RUN_NOT_FOUND for an unknown run.
+        ``spent`` is added to what the task spent that day, here and in ``finish_run``, in the same
+        transaction. Raises RUN_NOT_FOUND for an unknown run.
         """
         ...
 
     async def finish_run(
-        self, run: Run, outcome: Outcome, follow_ups: Sequence[tuple[Run, Payload]] = ()
+        self,
+        run: Run,
+        outcome: Outcome,
+        follow_ups: Sequence[tuple[Run, Payload | None]] = (),
+        *,
+        notice: NoticeChange | None = None,
+        joins: Joins | None = None,
+        keep_input: bool = True,
+        spent: DaySpent | None = None,
     ) -> Run:
         """End a run and add what follows from it, in one transaction.
 
+        A follow-up without a payload is started with what ``run`` was started with.
+        ``notice`` moves what is known of a task's notices, and may add one more run. After all
+        of these ``runs.joins.settle`` is carried out for ``joins``. Without ``keep_input`` the
+        run's own payload is let go, as ``drop_inputs`` does.
         Raises CONFLICT when the run's stored status or fence no longer fits ``run``, and
         RUN_NOT_FOUND for an unknown run. Nothing is written then.
         """
@@ -329,6 +405,60 @@ class Store(Protocol):
 
     async def get_run(self, run_id: str) -> Run | None:
         """Read a run, with its values."""
+        ...
+
+    async def attempts(self, run_id: str) -> Sequence[Run]:
+        """Give every attempt of the wish a run belongs to (``retry_of``), itself too, in order.
+
+        In their listed form; empty for an unknown run.
+        """
+        ...
+
+    async def tree(self, root_run_id: str, limit: int) -> Sequence[Run]:
+        """Give the first ``limit`` runs under a root: itself, then the others, oldest first.
+
+        In their listed form.
+        """
+        ...
+
+    # ── Questions ──
+
+    async def suspend_run(
+        self, run: Run, question: Question, *, cpu_ms: int | None = None, tokens: int | None = None
+    ) -> Run:
+        """Let a running run wait for an answer: its status and the question, in one transaction.
+
+        Raises CONFLICT when the run's stored status or fence no longer fits ``run``, RUN_NOT_FOUND
+        for an unknown run. Nothing is written then.
+        """
+        ...
+
+    async def answer_question(self, run_id: str, n: int, answered: Answered) -> Run:
+        """Keep the answer to question ``n`` and queue its run again, in one transaction.
+
+        The one write that can succeed for a question. Raises RUN_NOT_FOUND, and CONFLICT when it
+        was answered already (the message says by whom and when) or its run does not wait for it.
+        """
+        ...
+
+    async def questions(self, run_id: str) -> Sequence[Question]:
+        """Give all questions of a run in the order they were asked."""
+        ...
+
+    async def open_questions(self, run_ids: Sequence[str] | None = None) -> Sequence[Question]:
+        """Give the questions that runs wait for, by deadline; of all runs, or of these."""
+        ...
+
+    async def once_get(self, run_id: str, key: str) -> str | None:
+        """Read what ``once_put`` kept for a run (JSON text)."""
+        ...
+
+    async def once_put(self, run_id: str, key: str, value: str) -> str:
+        """Keep a value (JSON text) for as long as the run is kept; gives the one that is kept.
+
+        The first one stays. Raises RUN_NOT_FOUND for an unknown run, and TOO_LARGE when the run
+        keeps 1,000 values.
+        """
         ...
 
     async def get_payload(self, run_id: str) -> Payload | None:
@@ -357,8 +487,67 @@ class Store(Protocol):
     async def delete_runs(self, run_ids: Sequence[str]) -> int:
         """Delete runs that have ended, with payload, values, idempotency keys and log.
 
-        Unknown and unfinished ones are left alone. Gives how many were deleted.
+        Unknown, unfinished and pinned ones are left alone. Gives how many were deleted.
         """
+        ...
+
+    async def matching_runs(self, query: RunQuery, *, at_most: int) -> int:
+        """Count the runs that a query (without its paging) finds, but stop at ``at_most``."""
+        ...
+
+    async def return_values(
+        self, run_ids: Sequence[str], *, at_most: int
+    ) -> Mapping[str, str | None]:
+        """Give the return values (JSON text) of the runs that have one.
+
+        None stands for one of more than ``at_most`` bytes.
+        """
+        ...
+
+    async def pin_run(self, run_id: str, pinned: bool) -> Run:
+        """Keep a run whatever the retention says, or no longer. Raises RUN_NOT_FOUND."""
+        ...
+
+    # ── History ──
+
+    async def run_days(self, query: DayQuery) -> DayPage:
+        """Give what is kept of the runs that ended, by task and day; pruning takes none of it."""
+        ...
+
+    async def tasks_with_runs(self, *, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Give the ids of tasks that have runs, sorted, those greater than ``after``."""
+        ...
+
+    async def prunable_runs(self, query: PruneQuery) -> Page[str]:
+        """Give ids of runs that may go by ``query``, oldest first.
+
+        Never a run that is pinned or has not ended, nor one that an unfinished run refers to or
+        shares its root with. A page may be short, or empty, and still have a cursor.
+        """
+        ...
+
+    async def size_of_runs(self, run_ids: Sequence[str]) -> RunsSize:
+        """Measure what runs take; unknown ones take nothing."""
+        ...
+
+    async def runs_with_input(
+        self, task_id: str, *, ended_before_ms: int, limit: int = 200, cursor: str | None = None
+    ) -> Page[str]:
+        """Give ids of a task's ended runs, oldest first, that still have what they began with.
+
+        Pinned ones are left out. A page may be short, or empty, and still have a cursor.
+        """
+        ...
+
+    async def drop_inputs(self, run_ids: Sequence[str]) -> int:
+        """Forget what ended runs began with; ``get_payload`` says ``dropped`` from then on.
+
+        Unfinished and pinned ones are left alone. Gives how many had something to forget.
+        """
+        ...
+
+    async def drop_expired_keys(self, *, now_ms: int, limit: int = 500) -> int:
+        """Forget idempotency keys that stand for nothing any more; gives how many, up to limit."""
         ...
 
     async def append_logs(self, run_id: str, lines: Sequence[LogLine]) -> None:
@@ -401,6 +590,10 @@ class Store(Protocol):
         """List keys with a prefix, sorted."""
         ...
 
+    async def undelivered_notices(self) -> Mapping[str, NoticeState]:
+        """Give what is known of the tasks whose last notice did not get through."""
+        ...
+
     async def set_pause(self, pause: Pause) -> None:
         """Pause a task."""
         ...
@@ -431,6 +624,29 @@ class Store(Protocol):
 
     async def approvals(self) -> Mapping[str, Sequence[Approval]]:
         """Give all approvals by task, oldest first."""
+        ...
+
+    async def claim_signatures(self, keys: Sequence[str], *, now_ms: int, expires_ms: int) -> bool:
+        """Take signatures of a webhook as used until ``expires_ms``, all or none.
+
+        False when one of them is used already. Those past their time are forgotten.
+        """
+        ...
+
+    async def release_signatures(self, keys: Sequence[str]) -> None:
+        """Forget signatures whose message started nothing."""
+        ...
+
+    async def note_tokens(self, run_id: str, total: int, spent: DaySpent | None) -> None:
+        """Keep the tokens a running run used so far, and add to what its task spent that day."""
+        ...
+
+    async def spending(self, *, since_day: str) -> Sequence[DaySpent]:
+        """Give what tasks spent on a day and later ones."""
+        ...
+
+    async def forget_spending(self, *, before_day: str) -> int:
+        """Forget what was spent before a day; gives how many rows."""
         ...
 
     async def schedule_slots(self) -> Mapping[str, int]:
@@ -607,6 +823,26 @@ class Runtime(Protocol):
         ...
 
 
+@runtime_checkable
+class Programs(Protocol):
+    """What a runtime has besides ``Runtime`` when it can start a file as a program of its own."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the names of such files end, with the dot."""
+        ...
+
+    def program(
+        self, entry: Path, permissions: Permissions, *, folder: Path, scratch: Path
+    ) -> tuple[str, ...]:
+        """Give the command that starts ``entry`` with no more than ``permissions``. Pure.
+
+        ``folder`` is what it may read besides, ``scratch`` the run's own folder, in which ``home``
+        and ``tmp`` are its to write. Raises ``DicodeError`` when it cannot.
+        """
+        ...
+
+
 # ── What a task needs before its first run ───────────────────────────────────────────────────
 
 
@@ -680,12 +916,28 @@ class Dispatcher(Protocol):
         created_at_ms: int,
         not_before_ms: int | None,
         slotless: bool = False,
+        group: Group | None = None,
     ) -> None:
-        """Take a committed run; one that is ``slotless`` neither waits for a slot nor takes one."""
+        """Take a committed run; one that is ``slotless`` neither waits for a slot nor takes one.
+
+        It is not handed out while its ``group`` is full, which a slotless one never is.
+        """
         ...
 
     def discard(self, run_id: str) -> bool:
         """Forget a run that has not been handed out; tells whether it was there."""
+        ...
+
+    def crowd(self, group: Group) -> Crowd:
+        """Give the unfinished runs of a group."""
+        ...
+
+    def blocked(self, run_id: str) -> Blocked | None:
+        """Say why a waiting run does not start, when that is because its group is full."""
+        ...
+
+    def limits_changed(self) -> None:
+        """Look again at the runs that met their group full: a limit may be another now."""
         ...
 
     async def next(self) -> str:
@@ -718,6 +970,8 @@ class Report:
     output: Output | None = None
     error: RunError | None = None
     reason: str | None = None
+    question: Draft | None = None
+    """What the task asked; its process ended to wait for the answer, however it ended."""
 
 
 class Session(Protocol):
@@ -733,6 +987,10 @@ class Session(Protocol):
 
     async def report(self) -> Report:
         """Wait until the process has closed its side; give what it told."""
+        ...
+
+    async def asked(self) -> None:
+        """Wait until the task has asked something that nobody has answered: it is to end now."""
         ...
 
 

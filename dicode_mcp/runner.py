@@ -10,36 +10,43 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.environment import Environment
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus, LogAppended
-from dicode_mcp.outcome import decide
+from dicode_mcp.outcome import cpu_ms_of, decide
 from dicode_mcp.protocols import (
     Dispatcher,
     Executor,
     Exit,
     Launch,
     LaunchContext,
+    LogQuery,
     Process,
     RawLine,
     Report,
     Runtime,
+    Session,
     Sessions,
     Store,
 )
 from dicode_mcp.queue import Claim, Queue
 from dicode_mcp.runs.log_room import LogLimits, LogRoom
 from dicode_mcp.runs.logs import Level, LogLine, read_line
-from dicode_mcp.runs.model import Outcome, Reason, RunError, RunStatus
+from dicode_mcp.runs.model import Outcome, Reason, Run, RunError, RunStatus
+from dicode_mcp.runs.questions import Draft, pause_line, resume_line
 from dicode_mcp.spec.model import Task
 
 log = logging.getLogger("dicode.runner")
 
 _REPORT_WAIT_S = 5.0
 _LINE_OVERHEAD = 100
+_UNWIND_S = 10.0
+"""How long a script that has asked may take to unwind before its process is ended."""
 
 _FAULT = RunError(
     Reason.INTERNAL,
@@ -62,13 +69,15 @@ class RunLog:
     than they come loses the newest of them, so that memory stays bounded.
     """
 
-    def __init__(self, run_id: str, store: Store, bus: EventBus, limits: LogLimits) -> None:
+    def __init__(
+        self, run_id: str, store: Store, bus: EventBus, limits: LogLimits, last_seq: int = 0
+    ) -> None:
         self._run_id = run_id
         self._store = store
         self._bus = bus
         self._room = LogRoom(limits)
         self._most_pending = 2 * limits.max_bytes
-        self._seq = 0
+        self._seq = last_seq
         self._pending: list[LogLine] = []
         self._pending_size = 0
         self._untaken = 0
@@ -139,22 +148,44 @@ class _Live:
         self.stop_reason: Reason | None = None
         self._wanted = asyncio.Event()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run, and not only its process, is to end."""
+        return self.stop_reason in (Reason.CANCELLED, Reason.REPLACED)
+
     def stop(self, reason: Reason) -> None:
         if self.stop_reason is None:
             self.stop_reason = reason
         self._wanted.set()
 
-    async def watch(self, process: Process) -> Exit:
-        """Wait for the process, ending its tree when a stop is wanted."""
+    async def watch(self, process: Process, session: Session) -> Exit:
+        """Wait for the process, ending its tree when a stop is wanted or it asked and stays."""
         async with asyncio.TaskGroup() as group:
             stopper = group.create_task(self._stop_when_wanted(process))
+            closer = group.create_task(_stop_when_asked(process, session))
             exit = await process.wait()
             stopper.cancel()
+            closer.cancel()
         return exit
 
     async def _stop_when_wanted(self, process: Process) -> None:
         await self._wanted.wait()
         await process.stop()
+
+
+async def _stop_when_asked(process: Process, session: Session) -> None:
+    """End a process that goes on although it asked: a script may have swallowed the signal."""
+    await session.asked()
+    await asyncio.sleep(_UNWIND_S)
+    await process.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """The end of a process that asked; its run is to wait for the answer."""
+
+    draft: Draft
+    cpu_ms: int | None
 
 
 class Runner:
@@ -188,7 +219,9 @@ class Runner:
         self._scratch = scratch
         self._instance_id = instance_id
         self._log_limits = log_limits
-        self._on: dict[str, Task | None] = {}
+        self._on: dict[int, Task | None] = {}
+        """By start, not by run: one that was answered may start before its last start is over."""
+        self._starts = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -206,18 +239,19 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             while True:
                 run_id = await self._dispatcher.next()
-                self._on[run_id] = None
+                self._starts += 1
+                self._on[self._starts] = None
                 self._idle.clear()
-                group.create_task(self._guarded(run_id), name=f"run {run_id}")
+                group.create_task(self._guarded(run_id, self._starts), name=f"run {run_id}")
 
     async def drained(self) -> None:
         """Wait until no run is on."""
         await self._idle.wait()
 
-    async def _guarded(self, run_id: str) -> None:
+    async def _guarded(self, run_id: str, start: int) -> None:
         """Execute one run; whatever goes wrong ends that run and nothing else."""
         try:
-            await self._execute(run_id)
+            await self._execute(run_id, start)
         except DicodeError as error:
             if error.code is not Code.CONFLICT:
                 log.error("a run could not be ended: %s", error.message, extra={"run_id": run_id})
@@ -226,11 +260,11 @@ class Runner:
             log.exception("a run could not be ended", extra={"run_id": run_id})
             self._dispatcher.release(run_id)
         finally:
-            self._on.pop(run_id, None)
+            self._on.pop(start, None)
             if not self._on:
                 self._idle.set()
 
-    async def _execute(self, run_id: str) -> None:
+    async def _execute(self, run_id: str, start: int) -> None:
         live = _Live()
         # Before the claim, so that no cancel falls between the two.
         self._queue.on_stop(run_id, live.stop)
@@ -238,18 +272,37 @@ class Runner:
             claim = await self._queue.claim(run_id)
             if claim is None:
                 return
-            self._on[run_id] = claim.task
+            self._on[start] = claim.task
             outcome = await self._logged(claim, live)
         finally:
             self._queue.on_stop(run_id, None)
+        if isinstance(outcome, _Pause):
+            await self._suspend(claim, outcome, live)
+            return
         await self._queue.finish(claim.run, outcome)
         # Nobody waits for this; what a crash leaves of it the next start removes.
         await asyncio.to_thread(shutil.rmtree, self._scratch / run_id, ignore_errors=True)
 
-    async def _logged(self, claim: Claim, live: _Live) -> Outcome:
+    async def _suspend(self, claim: Claim, pause: _Pause, live: _Live) -> None:
+        """Let the run wait; what it leaves is gone before, since an answer starts it at once."""
+        run_id = claim.run.id
+        await asyncio.to_thread(shutil.rmtree, self._scratch / run_id, ignore_errors=True)
+        await self._store.flush_logs(run_id)
+        if live.cancelled:
+            now = self._clock.now_ms()
+            outcome = Outcome(RunStatus.CANCELLED, now, live.stop_reason, cpu_ms=pause.cpu_ms)
+            await self._queue.finish(claim.run, outcome)
+        else:
+            await self._queue.suspend(claim.run, pause.draft, cpu_ms=pause.cpu_ms)
+
+    async def _logged(self, claim: Claim, live: _Live) -> Outcome | _Pause:
         """Carry the run out while its log is stored; a fault of ours is an outcome too."""
-        run_log = RunLog(claim.run.id, self._store, self._bus, self._log_limits)
+        run_id = claim.run.id
         try:
+            last = await self._last_line(claim.run) if claim.resumed else 0
+            run_log = RunLog(run_id, self._store, self._bus, self._log_limits, last)
+            if claim.resumed:
+                await self._note_resumed(claim, run_log)
             async with asyncio.TaskGroup() as group:
                 group.create_task(run_log.pump())
                 try:
@@ -262,7 +315,30 @@ class Runner:
                 RunStatus.FAILURE, self._clock.now_ms(), reason=Reason.INTERNAL, error=_FAULT
             )
 
-    async def _outcome(self, claim: Claim, live: _Live, run_log: RunLog) -> Outcome:
+    async def _last_line(self, run: Run) -> int:
+        """Give the seq after which a run that goes on writes its log."""
+        try:
+            page = await self._store.read_logs(run.id, LogQuery(tail=1))
+        except DicodeError:
+            # Beyond any that earlier starts may have used.
+            return run.fence * 1_000_000_000
+        return page.lines[-1].seq if page.lines else 0
+
+    async def _note_resumed(self, claim: Claim, run_log: RunLog) -> None:
+        """Say in the log why the run starts again, and that its task is another one by now."""
+        now = self._clock.now_ms()
+        with suppress(DicodeError):
+            asked = await self._store.questions(claim.run.id)
+            run_log.write(now, Level.INFO, resume_line(asked[-1]))
+        if claim.began_as and claim.began_as != claim.task.digest:
+            run_log.write(
+                now,
+                Level.WARN,
+                f"[dicode] the task was changed while the run waited: it goes on with version"
+                f" {claim.task.digest[:12]} (it began with {claim.began_as[:12]})",
+            )
+
+    async def _outcome(self, claim: Claim, live: _Live, run_log: RunLog) -> Outcome | _Pause:
         scratch = self._scratch / claim.run.id
         try:
             scratch.mkdir(mode=0o700, parents=True)
@@ -275,6 +351,12 @@ class Runner:
                 DicodeError(Code.INTERNAL, f"the process could not be started: {error.strerror}")
             )
         self._note_losses(exit, run_log)
+        if report.question is not None and not live.cancelled:
+            run_log.write(self._clock.now_ms(), Level.INFO, pause_line(report.question))
+            return _Pause(report.question, cpu_ms_of(exit))
+        if report.question is not None:
+            # Cancelled while it unwound: there is nothing it could still have ended with.
+            exit = replace(exit, stopped=True)
         runtime = self._runtimes[claim.task.spec.runtime]
         return decide(
             exit,
@@ -317,7 +399,7 @@ class Runner:
         async with opened as session:
             process = await self._executor.start(launch, run_log.sink, session.child_fd)
             try:
-                exit = await live.watch(process)
+                exit = await live.watch(process, session)
             except asyncio.CancelledError:
                 await process.stop()
                 raise

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from bench.row import Row
-from bench.rows import calls, command, deno, git, idle, logs, reload, runs, start, table
+from bench.rows import (
+    calls,
+    command,
+    cron,
+    deno,
+    git,
+    hooks,
+    idle,
+    logs,
+    prune,
+    reload,
+    runs,
+    start,
+    table,
+)
 
 ALL: tuple[Row, ...] = (
     reload.ROW,
     git.ROW,
     runs.ROW,
     runs.THROUGHPUT,
+    cron.ROW,
     deno.ROW,
     calls.ROW,
+    hooks.ROW,
     start.ROW,
     idle.ROW,
     command.ROW,
     table.ROW,
+    prune.ROW,
     logs.ROW,
 )
 

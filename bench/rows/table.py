@@ -11,7 +11,7 @@ from bench.figures import Limit, Result, figure
 from bench.folders import write_reports
 from bench.house import House, serving
 from bench.row import Plan, Row, Unmeasurable
-from bench.seed import TASKS, seed_runs
+from bench.seed import KEPT, TASKS, seed_runs
 from bench.wire import Line, call_message, line_to, value_of
 
 _FEW = 200
@@ -78,7 +78,7 @@ def _seeded(room: Path, tasks: Path, number: int) -> AbstractContextManager[Hous
     data = room / "data"
     data.mkdir(mode=0o700)
     seed_runs(data, number)
-    return serving(room, tasks, TASKS, data=data)
+    return serving(room, tasks, TASKS, data=data, config=KEPT)
 
 
 ROW = Row("runs", "get_runs with 1,000,000 run rows", measure)

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -31,6 +32,8 @@ _META = {
     _CAPABILITIES: {},
 }
 _MOST_ROUNDS = 5
+_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+_UPDATED = "notifications/resources/updated"
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 """Puts a form (``message``, ``requestedSchema``) to whoever sits there; gives the answer's fields
@@ -141,14 +144,42 @@ def not_running(data_dir: str) -> DicodeError:
     )
 
 
+class Lines:
+    """The lines of a connection. A read that runs out of time loses nothing of what has come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._came = bytearray()
+        self._seen = 0
+
+    def readline(self) -> bytes:
+        """Give the next line with its end; what is left at the end of the connection, or nothing.
+
+        Raises ``TimeoutError`` as the connection's own timeout says.
+        """
+        while (end := self._came.find(b"\n", self._seen)) < 0:
+            self._seen = len(self._came)
+            piece = self._connection.recv(65536)
+            if not piece:
+                end = len(self._came) - 1
+                break
+            self._came += piece
+        line = bytes(self._came[: end + 1])
+        del self._came[: end + 1]
+        self._seen = 0
+        return line
+
+
 class Client:
     """One connection to the server; use it as a context manager."""
 
-    def __init__(self, connection: socket.socket, hello: Hello, lines: Any) -> None:
+    def __init__(self, connection: socket.socket, hello: Hello, lines: Lines) -> None:
         self.hello = hello
         self._connection = connection
         self._lines = lines
         self._last_id = 0
+        self._watching = False
+        self._changed = False
 
     @classmethod
     def connect(cls, path: str, *, client: str = "cli", timeout: float = 5.0) -> Client:
@@ -160,13 +191,12 @@ class Client:
             connection = dial(path, timeout)
         except OSError as error:
             raise _translate(error, path) from None
-        lines = connection.makefile("rb")
+        lines = Lines(connection)
         try:
             with suppress(BrokenPipeError):  # a refusal may have come before the preamble went
                 connection.sendall(preamble(client))
             return cls(connection, read_hello(lines.readline()), lines)
         except BaseException as error:
-            lines.close()
             connection.close()
             if isinstance(error, OSError):
                 raise _translate(error, path) from None
@@ -185,7 +215,6 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; what was started through it goes on."""
-        self._lines.close()
         self._connection.close()
 
     def call(
@@ -222,32 +251,82 @@ class Client:
             document = None
         return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
 
+    def watch(self, *uris: str) -> None:
+        """Ask to be told of changes of resources from now on; ``changed`` waits for them.
+
+        A server that does not tell leaves ``changed`` to wait its whole time.
+        """
+        wanted = {"notifications": {"resourceSubscriptions": list(uris)}}
+        request = self._made("subscriptions/listen", wanted)
+        answer = self._exchange(request, ANSWER_SECONDS, until=_ACKNOWLEDGED)
+        self._watching = "error" not in answer
+
+    @property
+    def watching(self) -> bool:
+        """Tell whether the server tells of changes."""
+        return self._watching
+
+    def changed(self, seconds: float) -> bool:
+        """Wait until a watched resource has changed since this was last asked; tell whether so.
+
+        Raises ``DicodeError`` when the server goes away.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._changed and (left := deadline - time.monotonic()) > 0:
+            self._connection.settimeout(left)
+            try:
+                if self._read() is None:
+                    raise _gone()
+            except TimeoutError:
+                break
+            except OSError:
+                raise _gone() from None
+        changed, self._changed = self._changed, False
+        return changed
+
     def _request(
         self, method: str, params: dict[str, Any], waits: float, *, asks: bool = False
     ) -> Any:
-        self._last_id += 1
-        meta: dict[str, Any] = {**_META}
-        if asks:
-            meta[_CAPABILITIES] = {"elicitation": {"form": {}}}
-        request = {
-            "jsonrpc": "2.0",
-            "id": self._last_id,
-            "method": method,
-            "params": {**params, "_meta": meta},
-        }
+        request = self._made(method, params, asks=asks)
         answer = self._exchange(request, ANSWER_SECONDS + waits)
         if "error" in answer:
             raise _protocol_error(answer["error"])
         return answer.get("result")
 
-    def _exchange(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def _made(self, method: str, params: dict[str, Any], *, asks: bool = False) -> dict[str, Any]:
+        self._last_id += 1
+        meta: dict[str, Any] = {**_META}
+        if asks:
+            meta[_CAPABILITIES] = {"elicitation": {"form": {}}}
+        return {
+            "jsonrpc": "2.0",
+            "id": self._last_id,
+            "method": method,
+            "params": {**params, "_meta": meta},
+        }
+
+    def _read(self) -> dict[str, Any] | None:
+        """Take one message, noting what it tells of; None at the end of the connection."""
+        line = self._lines.readline()
+        if not line:
+            return None
+        message: Any = json.loads(line)
+        found = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+        self._changed |= found.get("method") == _UPDATED
+        return found
+
+    def _exchange(
+        self, request: dict[str, Any], timeout: float, *, until: str | None = None
+    ) -> dict[str, Any]:
+        """Send a request and give its answer, or the notification ``until`` if that comes first."""
         self._connection.settimeout(timeout)
         try:
             self._connection.sendall(json.dumps(request).encode() + b"\n")
-            while line := self._lines.readline():
-                message: Any = json.loads(line)
-                if isinstance(message, dict) and message.get("id") == request["id"]:  # pyright: ignore[reportUnknownMemberType]
-                    return cast("dict[str, Any]", message)
+            while (message := self._read()) is not None:
+                if message.get("id") == request["id"]:
+                    return message
+                if until is not None and message.get("method") == until:
+                    return message
         except TimeoutError:
             raise unreachable(
                 f"the server did not answer within {timeout:g} s", "run `dicode doctor`"
@@ -258,10 +337,14 @@ class Client:
             raise unreachable(
                 "the server sent a line that is not JSON", "run `dicode restart`"
             ) from None
-        raise unreachable(
-            "the server went away before it answered",
-            "run `dicode status`; a run that was started goes on or is marked lost",
-        )
+        raise _gone()
+
+
+def _gone() -> DicodeError:
+    return unreachable(
+        "the server went away before it answered",
+        "run `dicode status`; a run that was started goes on or is marked lost",
+    )
 
 
 def _protocol_error(error: Any) -> ToolFailed:

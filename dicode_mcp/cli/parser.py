@@ -301,18 +301,82 @@ def _runs(commands: Commands) -> None:
     run.add_argument("--no-wait", action="store_true", help="print the run id and return")
     run.add_argument("-f", "--follow", action="store_true", help="show log lines as they come")
     run.add_argument("--idempotency-key", metavar="KEY", help="same key, same run, for 24 h")
+    run.add_argument(
+        "--priority", type=int, metavar="N", help="-100 to 100: higher starts first (the task's)"
+    )
     runs = commands.add("runs", "runs:list_runs", "list runs, newest first")
     runs.add_argument("task", nargs="?", help="only runs of this task")
     runs.add_argument("--status", choices=RUN_STATUSES, metavar="STATUS", help="e.g. failure")
     runs.add_argument("--since", metavar="WHEN", help="an ISO 8601 time, or a span such as 2h")
+    runs.add_argument("--tree", metavar="RUN", help="show what led to a run, and what it led to")
     _page_options(runs)
     logs = commands.add("logs", "logs:logs", "show the log of a run")
     logs.add_argument("run", help="the run's id")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
     logs.add_argument("--level", choices=LEVELS, help="only this level and above")
+    answer = commands.add(
+        "answer",
+        "answer:answer",
+        "answer what a waiting run asks",
+        description="Answer the question of a run that is waiting (`dicode runs --status waiting`)."
+        "\nWithout an answer you are asked on the terminal. Each question takes one answer.",
+    )
+    answer.add_argument("run", help="the run's id")
+    answer.add_argument(
+        "params", nargs="*", metavar="k=v", help="a field of the answer; its type is the question's"
+    )
+    answer.add_argument("--decline", action="store_true", help="refuse to answer")
+    answer.add_argument(
+        "--question", type=int, metavar="N", help="the question that was seen (the open one)"
+    )
+    answer.add_argument("-f", "--follow", action="store_true", help="show how the run goes on")
+    replay = commands.add(
+        "replay",
+        "replay:replay",
+        "start a run again with what it was started with",
+        description="Start a run's task again with the params, input and request of that run,"
+        " or edited ones.\nThe version of the task that is in force now runs.",
+    )
+    replay.add_argument("run", help="the run's id")
+    replay.add_argument("params", nargs="*", metavar="k=v", help="params to change")
+    replay.add_argument(
+        "--param-json", action="append", default=[], metavar="k=JSON", help="a param as JSON"
+    )
+    replay.add_argument("--input", metavar="FILE", help="another input: a file, or - for stdin")
+    replay.add_argument("--wait", type=float, metavar="SECONDS", help="wait so long at most")
+    replay.add_argument("--no-wait", action="store_true", help="start it and print its id")
+    replay.add_argument("-f", "--follow", action="store_true", help="show its log while it is on")
+    replay.add_argument("--idempotency-key", metavar="KEY", help="same key, same run")
     cancel = commands.add("cancel", "runs:cancel", "end a run and its processes")
     cancel.add_argument("run", help="the run's id")
+    _history(commands)
+
+
+def _history(commands: Commands) -> None:
+    stats = commands.add(
+        "stats",
+        "history:stats",
+        "sum up runs by task and day: failures, p50 and p95",
+        description="Sum up ended runs by task and UTC day. The sums stay when runs are pruned.",
+    )
+    stats.add_argument("task", nargs="?", help="only this task")
+    stats.add_argument("--since", metavar="DAY", help="2026-05-01, or a span such as 30d (a week)")
+    stats.add_argument("--until", metavar="DAY", help="the last day (today)")
+    stats.add_argument("--limit", type=int, metavar="N", help="at most this many rows (50)")
+    prune = commands.add(
+        "prune",
+        "history:prune",
+        "delete old runs now, by the retention rules or by age",
+        description="Delete runs that the retention rules would not keep, or that ended longer ago"
+        " than --older-than.\nNever unfinished or pinned ones. The sums of `dicode stats` stay.",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    prune.add_argument("--task", metavar="ID", help="only runs of this task")
+    prune.add_argument("--older-than", metavar="AGE", help="a duration such as 7d or 12h")
+    pin = commands.add("pin", "history:pin", "keep a run whatever the retention says")
+    pin.add_argument("run", help="the run's id")
+    pin.add_argument("--off", action="store_true", help="let it go again")
 
 
 def _sources(commands: Commands) -> None:

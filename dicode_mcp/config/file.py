@@ -73,7 +73,8 @@ def read_config(
     document = yaml12.load(text, name)
     data: Any = {} if document.data is None else document.data
     config = _validated(data, document, environ, file.parent, home)
-    return config.read_from(file, _entries(document, config, file.parent, home))
+    overrides = part(document, "bundled", "overrides") if config.bundled.overrides else None
+    return config.read_from(file, _entries(document, config, file.parent, home), overrides)
 
 
 def _entries(

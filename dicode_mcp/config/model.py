@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
+from dicode_mcp.config.addresses import check_network, check_public_url
 from dicode_mcp.config.support import sentences
 from dicode_mcp.spec.base import Findings, Model, Raw, checked
 from dicode_mcp.spec.fields import (
@@ -159,10 +160,13 @@ class ServerConfig(Model):
     name: Segment | None = None
     labels: tuple[Segment, ...] = ()
     auth: Flag = False
-    public_url: Annotated[Line, Field(pattern="^https?://")] | None = None
+    public_url: (
+        Annotated[Line, Field(pattern="^https?://"), AfterValidator(checked(check_public_url))]
+        | None
+    ) = None
     allowed_hosts: tuple[Line, ...] = ()
     allowed_origins: tuple[Line, ...] = ()
-    trusted_proxies: tuple[Line, ...] = ()
+    trusted_proxies: tuple[Annotated[Line, AfterValidator(checked(check_network))], ...] = ()
     max_body: PositiveSize = 5 * 2**20
     allow_local_git: Flag = False
 
@@ -207,11 +211,12 @@ class ExecutionConfig(Model):
 
 
 class NotificationsConfig(Model):
-    """Who is told of what, unless a task says otherwise."""
+    """Who is told of what, unless a task says otherwise. ``reminder`` is seconds, 0 for none."""
 
     on_success: Flag = False
     on_failure: Flag = True
     task: TaskRef | None = None
+    reminder: Duration = 86400.0
 
 
 class AiConfig(Model):
@@ -265,6 +270,17 @@ def _leaves(path: str) -> bool:
     return path.startswith(("/", "~")) or ".." in path.split("/")
 
 
+class BundledConfig(Model):
+    """The tasks that come with the server. ``overrides`` are as in a TaskSet, by task name."""
+
+    enabled: Flag = True
+    overrides: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+
+def _bundled(value: Any) -> Any:
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
 class WorkersConfig(Model):
     """Work on many machines. ``lease`` is seconds without a heartbeat until take-over."""
 
@@ -293,12 +309,16 @@ class Config(Model):
     notifications: NotificationsConfig = NotificationsConfig()
     ai: AiConfig = AiConfig()
     registries: tuple[Annotated[RegistryConfig, BeforeValidator(_registry)], ...] = ()
+    bundled: Annotated[BundledConfig, BeforeValidator(_bundled)] = Field(
+        default_factory=BundledConfig
+    )
     workers: WorkersConfig = WorkersConfig()
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     spec: InlineSet | None = None
 
     _file: Path | None = PrivateAttr(default=None)
     _entries: TaskSetDoc | None = PrivateAttr(default=None)
+    _overrides: Document | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> Path | None:
@@ -314,11 +334,23 @@ class Config(Model):
         defaults, entries = dict(self.spec.defaults), dict(self.spec.entries)
         return inline_set(Document(name, defaults), Document(name, entries))
 
-    def read_from(self, file: Path, entries: TaskSetDoc | None = None) -> Config:
-        """Give the same configuration, knowing its file and the set in it, line by line."""
+    @property
+    def bundled_overrides(self) -> Document:
+        """What is overridden of bundled tasks, by name, with its lines where they are known."""
+        name = self._file.name if self._file else "dicode.yaml"
+        return self._overrides or Document(name, dict(self.bundled.overrides))
+
+    def read_from(
+        self,
+        file: Path,
+        entries: TaskSetDoc | None = None,
+        overrides: Document | None = None,
+    ) -> Config:
+        """Give the same configuration, knowing its file and what is in it, line by line."""
         out = self.model_copy()
         out._file = file
         out._entries = entries
+        out._overrides = overrides
         return out
 
     @classmethod

@@ -19,6 +19,12 @@ def config_schema() -> dict[str, Any]:
         field["items"] = {"anyOf": [text, field["items"]]}
     chain = definitions["DefaultsConfig"]["properties"]["on_failure_chain"]
     chain["anyOf"].insert(0, text)
+    shipped = schema["properties"]["bundled"]
+    switch: dict[str, Any] = {"type": "boolean"}
+    schema["properties"]["bundled"] = {
+        "description": shipped["description"],
+        "anyOf": [switch, {"$ref": "#/$defs/BundledConfig"}],
+    }
     for key, field in schema["properties"].items():
         field.pop("default", None)
         schema["properties"][key] = {

@@ -22,11 +22,9 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
         "secrets.providers: this build has no secrets store",
         lambda c: "secrets" in c.model_fields_set,
     ),
-    ("server.public_url: not used by this build", lambda c: c.server.public_url),
-    ("server.trusted_proxies: not used by this build", lambda c: c.server.trusted_proxies),
     (
-        "defaults: of these, only timezone and on_failure_chain are applied by this build",
-        lambda c: c.defaults.model_fields_set - {"timezone", "on_failure_chain"},
+        "defaults: timeout is not applied by this build",
+        lambda c: "timeout" in c.defaults.model_fields_set,
     ),
     (
         "runtimes[].path: not used by this build; enabled is",
@@ -35,10 +33,6 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
     (
         "execution.sandbox: this build has no sandbox; declared permissions are not enforced",
         lambda c: "sandbox" in c.execution.model_fields_set and c.execution.sandbox != "off",
-    ),
-    (
-        "notifications: this build sends none",
-        lambda c: "notifications" in c.model_fields_set,
     ),
     ("ai: not used by this build", lambda c: "ai" in c.model_fields_set),
     ("workers: every run is on this machine", lambda c: "workers" in c.model_fields_set),

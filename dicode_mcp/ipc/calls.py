@@ -12,9 +12,11 @@ from typing import Any, Protocol, cast
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import Run
+from dicode_mcp.runs.questions import Answered, Draft
 from dicode_mcp.spec.model import Task
 
 MAX_RUNS = 500
+MAX_TOKENS = 10**12
 _MAX_KEY = 1024
 
 
@@ -58,10 +60,42 @@ class TaskCalls(Protocol):
         """List keys."""
         ...
 
+    async def answer_to(self, run: Run, task: Task, draft: Draft, place: int) -> Answered | None:
+        """Give what was answered to a question in an earlier start; None when it is a new one.
+
+        ``place`` counts the questions without a key in this start.
+        """
+        ...
+
+    async def once_get(self, run: Run, task: Task, key: str) -> dict[str, Any]:
+        """Read what this run did once: ``{found, value}``."""
+        ...
+
+    async def once_put(self, run: Run, task: Task, key: str, value: Any) -> Any:
+        """Keep what this run did once; gives what is kept."""
+        ...
+
     async def progress(
         self, run: Run, task: Task, done: float, total: float | None, message: str
     ) -> None:
         """Note how far the run is."""
+        ...
+
+    async def agent(self, run: Run, task: Task, name: str, payload: Any, limit: Any) -> Any:
+        """Run an agent of the task's own folder and wait: what it printed, as JSON.
+
+        ``limit`` is a duration, as a text or in seconds, or None.
+        """
+        ...
+
+    async def replay(
+        self, run: Run, task: Task, run_id: str, params: Mapping[str, Any], **edited: Any
+    ) -> dict[str, Any]:
+        """Start a run again, edited by ``params`` and ``input``: ``{runID, task, taskChanged}``."""
+        ...
+
+    async def usage(self, run: Run, task: Task, tokens: int) -> dict[str, Any]:
+        """Add to the model tokens the run used: ``{tokens, left}``."""
         ...
 
 
@@ -84,6 +118,10 @@ class Args:
     def get(self, name: str) -> Any:
         """Give any value."""
         return self._values.get(name)
+
+    def has(self, name: str) -> bool:
+        """Tell whether an argument is there, be it null."""
+        return name in self._values
 
     def text(self, name: str, default: str | None = None) -> str:
         """Give text; required when there is no ``default``."""
@@ -113,11 +151,11 @@ class Args:
             raise self._wrong(f"needs {name!r} as a number")
         return value
 
-    def count(self, name: str, default: int, most: int) -> int:
-        """Give a whole number from 1 to ``most``."""
+    def count(self, name: str, default: int, most: int, *, least: int = 1) -> int:
+        """Give a whole number from ``least`` to ``most``."""
         value = self._values.get(name, default)
-        if type(value) is not int or not 1 <= value <= most:
-            raise self._wrong(f"needs {name!r} as a whole number from 1 to {most}")
+        if type(value) is not int or not least <= value <= most:
+            raise self._wrong(f"needs {name!r} as a whole number from {least} to {most}")
         return value
 
     def _wrong(self, what: str) -> DicodeError:
@@ -168,9 +206,37 @@ async def _kv_list(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
     return await calls.kv_list(run, task, args.text("prefix", ""))
 
 
+async def _usage(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.usage(run, task, args.count("tokens", -1, MAX_TOKENS, least=0))
+
+
 async def _progress(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
     total = None if args.get("total") is None else args.number("total")
     await calls.progress(run, task, args.number("done"), total, args.text("message", ""))
+
+
+async def _once_get(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.once_get(run, task, args.key("key"))
+
+
+async def _once_put(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.once_put(run, task, args.key("key"), args.get("value"))
+
+
+async def _replay(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    edited = {"input": args.get("input")} if args.has("input") else {}
+    return await calls.replay(run, task, args.text("run_id"), args.mapping("params"), **edited)
+
+
+async def _agent(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    name, payload = args.text("name"), args.get("payload")
+    return await calls.agent(run, task, name, payload, args.get("timeout"))
+
+
+def _agent_grant(args: Args) -> str:
+    import json
+
+    return f"permissions.dicode.agents: [{json.dumps(args.text('name', ''), ensure_ascii=False)}]"
 
 
 def _target(args: Args) -> str:
@@ -191,19 +257,28 @@ METHODS: Mapping[str, Method] = {
     "kv.set": Method(frozenset({"key", "value"}), _kv_set),
     "kv.delete": Method(frozenset({"key"}), _kv_delete),
     "kv.list": Method(frozenset({"prefix"}), _kv_list),
+    "once.get": Method(frozenset({"key"}), _once_get),
+    "once.put": Method(frozenset({"key", "value"}), _once_put),
+    "runs.replay": Method(
+        frozenset({"run_id", "params", "input"}),
+        _replay,
+        lambda _: "permissions.dicode.runs_replay: true",
+    ),
+    "usage": Method(frozenset({"tokens"}), _usage),
+    "agent": Method(frozenset({"name", "payload", "timeout"}), _agent, _agent_grant),
     "progress": Method(frozenset({"done", "total", "message"}), _progress),
 }
+
+ASK_ARGUMENTS = frozenset({"schema", "message", "key", "timeout"})
+"""Of ``ask``, which the session answers itself: it may end the talk."""
 
 NOT_OFFERED = frozenset(
     {
         "secrets_set",
         "secrets_delete",
-        "runs.replay",
         "tasks.test",
         "sources.set_dev_mode",
         "git.commit_push",
-        "ask",
-        "agent",
         "mcp.list_tools",
         "mcp.call",
     }
@@ -234,5 +309,5 @@ def _unknown(name: str) -> DicodeError:
     return DicodeError(
         Code.NOT_SUPPORTED,
         "the server has no such method for tasks",
-        hint=f"it has: {', '.join(sorted(METHODS))}",
+        hint=f"it has: {', '.join(sorted({*METHODS, 'ask', 'output'}))}",
     )

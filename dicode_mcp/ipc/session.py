@@ -16,14 +16,19 @@ from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.ipc import frames
-from dicode_mcp.ipc.calls import TaskCalls, dispatch
+from dicode_mcp.ipc.calls import ASK_ARGUMENTS, Args, TaskCalls, dispatch
 from dicode_mcp.ipc.frames import Call, Finish, FrameBuffer, ProtocolError
 from dicode_mcp.ipc.shown import check_return, read_output
 from dicode_mcp.protocols import Report
 from dicode_mcp.runs.model import Output, Reason, Run, RunError
+from dicode_mcp.runs.questions import Draft, read_draft, told
 from dicode_mcp.spec.model import Task
 
 _log = logging.getLogger(__name__)
+
+
+class _Suspended(Exception):
+    """The task has asked and is to end; every call is answered with that."""
 
 
 class TaskSession(asyncio.Protocol):
@@ -57,6 +62,10 @@ class TaskSession(asyncio.Protocol):
         self._finish: Finish | None = None
         self._output: Output | None = None
         self._violation: RunError | None = None
+        self._question: Draft | None = None
+        self._asked = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._nameless = 0
 
     @property
     def child_fd(self) -> int | None:
@@ -78,12 +87,18 @@ class TaskSession(asyncio.Protocol):
         await self._closed.wait()
         if self._violation is not None:
             return self._failed(self._violation)
+        if self._question is not None:
+            return Report(question=self._question)
         if self._finish is None:
             return Report(output=self._output)
         error = self._finish.error or check_return(self._finish)
         if error is not None:
             return self._failed(error)
         return Report(True, self._finish.return_value, self._output)
+
+    async def asked(self) -> None:
+        """Wait until the task has asked something that nobody has answered."""
+        await self._asked.wait()
 
     def _failed(self, error: RunError) -> Report:
         return Report(self._finish is not None, None, self._output, error, error.code)
@@ -182,6 +197,8 @@ class TaskSession(asyncio.Protocol):
         try:
             answer: dict[str, Any] = {"id": call.id, "result": await self._do(call)}
             data = frames.encode(answer)
+        except _Suspended:
+            data = frames.encode({"id": call.id, "suspended": True})
         except DicodeError as error:
             data = frames.encode({"id": call.id, "error": error.as_dict()})
         except Exception:
@@ -198,10 +215,35 @@ class TaskSession(asyncio.Protocol):
             raise DicodeError(
                 Code.CONFLICT, "the script has ended; calls after its end are refused"
             )
+        if self._question is not None:
+            raise _Suspended
+        if call.method == "ask":
+            return await self._ask(call.args)
         if call.method == "output":
             self._output = read_output(call.args)
             return None
         return await dispatch(self._calls, self._run, self._task, call.method, call.args)
+
+    async def _ask(self, args: Mapping[str, Any]) -> Any:
+        """Give the answer of an earlier start; without one, this start is over.
+
+        Questions without a key are told apart by their order, which is that of their frames.
+        """
+        Args("ask", args).only(ASK_ARGUMENTS)
+        draft = read_draft(args)
+        if draft.key is None:
+            self._nameless += 1
+        place = self._nameless
+        # In their order also where several are asked at once: the first one is put first.
+        async with self._asking:
+            if self._question is not None:
+                raise _Suspended
+            found = await self._calls.answer_to(self._run, self._task, draft, place)
+            if found is None:
+                self._question = draft
+                self._asked.set()
+                raise _Suspended
+        return told(draft, found)
 
     def _violate(self, what: str) -> None:
         self._violation = RunError(

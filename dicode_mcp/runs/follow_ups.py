@@ -15,15 +15,28 @@ from dicode_mcp.runs.model import Reason, Run, RunError, RunRequest, RunStatus, 
 MAX_CHAIN_DEPTH = 16
 FAILURE_CHAIN = "failure-chain:"
 """What the actor of a run begins with when a failure chain started it."""
+NOTIFY = "notify:"
+"""What the actor of a run begins with that tells of another task; the rest is that task's id."""
 
-_ENDED_BADLY = frozenset({RunStatus.FAILURE, RunStatus.TIMEOUT, RunStatus.LOST})
+ENDED_BADLY = frozenset({RunStatus.FAILURE, RunStatus.TIMEOUT, RunStatus.LOST})
+"""The ends that say that the task does not work."""
+
+
+def tells(run: Run) -> bool:
+    """Tell whether a run itself tells of another's end, or is part of one that does."""
+    return run.actor.startswith((NOTIFY, FAILURE_CHAIN))
+
+
+def passed_on(run: Run, actor: str) -> str:
+    """Give the actor of a run that ``run`` starts and waits for: it stays part of a telling."""
+    return run.actor if tells(run) else actor
 
 
 def chain_matches(on: str, status: RunStatus) -> bool:
     """Tell whether a chain's ``on`` fits how the upstream run ended."""
     if status is RunStatus.SUCCESS:
         return on in ("success", "always")
-    if status in _ENDED_BADLY:
+    if status in ENDED_BADLY:
         return on in ("failure", "always")
     return False
 
@@ -48,7 +61,7 @@ def chain_requests(run: Run, downstream: Iterable[tuple[str, str]]) -> list[RunR
             task_id=task_id,
             trigger=Trigger.CHAIN,
             input=chain_input(run, on),
-            actor=f"chain:{run.task_id}",
+            actor=run.actor if run.actor.startswith(NOTIFY) else f"chain:{run.task_id}",
             strict_params=False,
             idempotency_key=f"chain:{run.id}",
             parent_run_id=run.id,
@@ -66,7 +79,7 @@ def failure_request(run: Run, target: str, params: Mapping[str, Any]) -> RunRequ
     Never for a success, for the target's own failures, nor for a run that a failure chain
     started (told by its actor).
     """
-    if run.status not in _ENDED_BADLY or target == run.task_id:
+    if run.status not in ENDED_BADLY or target == run.task_id:
         return None
     if run.actor.startswith(FAILURE_CHAIN):
         return None

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicode_mcp.errors import Code, DicodeError
+
+if TYPE_CHECKING:
+    from dicode_mcp.spec.model import Task
 
 
 class RunStatus(StrEnum):
@@ -20,7 +23,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     """Its process is on."""
     WAITING = "waiting"
-    """It waits for an approval or an answer."""
+    """It waits for an answer and has no process; ``question`` says what is asked."""
     SUCCESS = "success"
     """The script ended well; ``return_value`` is there if it returned something."""
     FAILURE = "failure"
@@ -60,9 +63,7 @@ TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
             RunStatus.WAITING,
         }
     ),
-    RunStatus.WAITING: frozenset(
-        {RunStatus.QUEUED, RunStatus.SUCCESS, RunStatus.CANCELLED, RunStatus.TIMEOUT}
-    ),
+    RunStatus.WAITING: frozenset({RunStatus.QUEUED, RunStatus.CANCELLED, RunStatus.TIMEOUT}),
     RunStatus.SUCCESS: frozenset(),
     RunStatus.FAILURE: frozenset(),
     RunStatus.TIMEOUT: frozenset(),
@@ -92,6 +93,10 @@ class Trigger(StrEnum):
     API = "api"
     SDK = "sdk"
     PROVIDER = "provider"
+    NOTIFY = "notify"
+    """It tells people of another run's end."""
+    AGENT = "agent"
+    """A task's ``dicode.agent()``."""
     TEST = "test"
 
 
@@ -114,6 +119,12 @@ class Reason(StrEnum):
     """What ``output.*`` was given is too large."""
     TIMEOUT = "timeout"
     """The run took longer than the task's ``timeout``."""
+    ANSWER_TIMEOUT = "answer_timeout"
+    """Nobody answered the run's question in time."""
+    ASK_MISMATCH = "ask_mismatch"
+    """Started again after an answer, the script asked something else than was answered."""
+    DECLINED = "declined"
+    """The human who was asked would not answer, and the script did not go on without."""
     CANCELLED = "cancelled"
     """A caller ended the run."""
     SHUTDOWN = "shutdown"
@@ -137,13 +148,24 @@ class Reason(StrEnum):
     OUTPUT_SCHEMA = "output_schema"
     """The return value does not fit the task's ``output_schema``."""
     OVERLAP = "overlap"
-    """A slot came while the task's run before it was still on."""
+    """As many runs of the task as ``concurrency`` allows were on; a cron slot takes one."""
+    BUDGET = "budget"
+    """The task's ``budget`` of the day was spent."""
+    DEADLOCK = "deadlock"
+    """The run before it waited for this one, and holds the place that this one needs."""
     CHAIN_DEPTH = "chain_depth"
     """The chain that led here is too long, most likely because it leads back to itself."""
     REPLACED = "replaced"
-    """A daemon's run ended for a newer version, or since the task was paused or removed."""
+    """A newer run took its place (``concurrency.overlap: replace``); or it was a daemon's, and its
+    task was changed, paused or removed."""
     DEPENDENCIES = "dependencies"
     """The script's dependencies could not be installed."""
+    NO_RETRY = "no_retry"
+    """The script said that trying again is of no use."""
+    RETRY_DEADLINE = "retry_deadline"
+    """The next attempt's turn came after ``retry.deadline``."""
+    JOIN_INCOMPLETE = "join_incomplete"
+    """A task that follows several others: not all of them ended as it asks for."""
     PROTOCOL_ERROR = "protocol_error"
     """The process sent the server something that is not of the task protocol."""
     INTERNAL = "internal"
@@ -182,6 +204,9 @@ class Payload:
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input: Any = None
     request: Mapping[str, Any] | None = None
+    dropped: bool = False
+    """There was something, and ``run_inputs`` has let it go: the run cannot be replayed as it was.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +230,17 @@ class RunRequest:
     parent_run_id: str | None = None
     root_run_id: str | None = None
     replay_of: str | None = None
+    retry_of: str | None = None
+    retry_until_ms: int | None = None
     attempt: int = 1
     chain_depth: int = 0
-    priority: int = 0
+    priority: int | None = None
+    """-100 to 100, higher starts first; None is what the task says."""
     not_before_ms: int | None = None
     slot_ms: int | None = None
     catchup: bool = False
+    given: Task | None = None
+    """The very task to run, where that is none of those in force: its id is ``task_id``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +276,32 @@ class Run:
     exit_code: int | None = None
     signal: int | None = None
     pid: int | None = None
+    retry_of: str | None = None
+    """The run before it, of which this is the next attempt."""
+    retry_until_ms: int | None = None
+    """No attempt starts after this time."""
+    pinned: bool = False
+    """Kept whatever the retention says."""
+    cpu_ms: int | None = None
+    """Processor time of the whole process tree, once it ended."""
+    tokens: int | None = None
+    """Model tokens that the task reported."""
+    limit_key: str | None = None
+    """What ``concurrency.key`` came to with this run's parameters; None without a key."""
+    waited_ms: int = 0
+    """Time between a question and the start that followed its answer; in no duration."""
+    paused_at_ms: int | None = None
+    """Since when the run has had no process because of a question."""
 
     @property
     def duration_ms(self) -> int | None:
-        """How long the process ran, in ms; None while it has not both started and ended."""
+        """How long its processes ran, in ms; None while it has not both started and ended.
+
+        Time spent waiting for an answer, and for a slot after it, does not count.
+        """
         if self.started_at_ms is None or self.finished_at_ms is None:
             return None
-        return max(0, self.finished_at_ms - self.started_at_ms)
+        return max(0, self.finished_at_ms - self.started_at_ms - self.waited_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +316,8 @@ class Outcome:
     output: Output | None = None
     exit_code: int | None = None
     signal: int | None = None
+    cpu_ms: int | None = None
+    tokens: int | None = None
 
 
 def move(run: Run, to: RunStatus, **changes: Any) -> Run:
@@ -284,18 +335,58 @@ def move(run: Run, to: RunStatus, **changes: Any) -> Run:
 
 
 def finished(run: Run, outcome: Outcome) -> Run:
-    """Give ``run`` as ``outcome`` ends it."""
+    """Give ``run`` as ``outcome`` ends it; what its starts used adds up."""
     return move(
         run,
         outcome.status,
         finished_at_ms=outcome.finished_at_ms,
+        **_not_paused(run, outcome.finished_at_ms),
         reason=outcome.reason,
         error=outcome.error,
         return_value=outcome.return_value,
         output=outcome.output,
         exit_code=outcome.exit_code,
         signal=outcome.signal,
+        cpu_ms=_sum(run.cpu_ms, outcome.cpu_ms),
+        tokens=_sum(run.tokens, outcome.tokens),
     )
+
+
+def started(run: Run, now_ms: int, task_hash: str, revision: str | None) -> Run:
+    """Give ``run`` as it is claimed: running, fence + 1; ``started_at_ms`` is its first start."""
+    return move(
+        run,
+        RunStatus.RUNNING,
+        fence=run.fence + 1,
+        started_at_ms=now_ms if run.started_at_ms is None else run.started_at_ms,
+        task_hash=task_hash,
+        revision=revision,
+        **_not_paused(run, now_ms),
+    )
+
+
+def suspended(
+    run: Run, now_ms: int, *, cpu_ms: int | None = None, tokens: int | None = None
+) -> Run:
+    """Give ``run`` as it waits for an answer; ``cpu_ms`` and ``tokens`` are of this start."""
+    return move(
+        run,
+        RunStatus.WAITING,
+        paused_at_ms=now_ms,
+        cpu_ms=_sum(run.cpu_ms, cpu_ms),
+        tokens=_sum(run.tokens, tokens),
+    )
+
+
+def _not_paused(run: Run, now_ms: int) -> dict[str, int | None]:
+    if run.paused_at_ms is None:
+        return {}
+    waited = run.waited_ms + max(0, now_ms - run.paused_at_ms)
+    return {"waited_ms": waited, "paused_at_ms": None}
+
+
+def _sum(before: int | None, now: int | None) -> int | None:
+    return now if before is None else before + (now or 0)
 
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dicode_mcp.clock import Clock
@@ -13,8 +14,11 @@ from dicode_mcp.events import EventBus, RunProgress
 from dicode_mcp.protocols import RunQuery, Store
 from dicode_mcp.queue import Queue
 from dicode_mcp.registry import Entry, Registry
-from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH
-from dicode_mcp.runs.model import Run, RunRequest, Trigger
+from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH, passed_on
+from dicode_mcp.runs.model import Reason, Run, RunRequest, Trigger
+from dicode_mcp.runs.questions import MAX_QUESTIONS, Answered, Draft, find
+from dicode_mcp.service.agents import Agents
+from dicode_mcp.service.replays import NO_EDIT, Edit, Replays
 from dicode_mcp.service.views import run_line, task_view
 from dicode_mcp.spec.model import Task
 
@@ -27,21 +31,35 @@ class Inside:
     """The calls of ``dicode.*`` and ``kv.*``. ``run`` and ``task`` are the caller's own."""
 
     def __init__(
-        self, *, queue: Queue, registry: Registry, store: Store, bus: EventBus, clock: Clock
+        self,
+        *,
+        queue: Queue,
+        registry: Registry,
+        store: Store,
+        bus: EventBus,
+        clock: Clock,
+        agents: Agents | None = None,
     ) -> None:
         self._queue = queue
         self._registry = registry
         self._store = store
         self._bus = bus
         self._clock = clock
+        self._replays = Replays(registry, store)
+        self._agents = agents or Agents(queue=queue, registry=registry, runtimes={}, runner=None)
 
     async def run_task(
         self, run: Run, task: Task, target: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run another task and wait for its end: ``{runID, status, returnValue, error?}``."""
-        request = self._request(run, self._target(task, target), params=params)
-        child = await self._queue.submit(request)
+        entry = self._target(task, target)
+        request = self._request(run, entry, params=params)
+        own = entry.task.spec.priority if entry.task else 0
+        # Who waits with a high priority would else wait as long as a low one.
+        child = await self._queue.submit(replace(request, priority=max(own, run.priority)))
         child = await self._queue.wait_as_parent(run.id, child.id)
+        if child.reason == Reason.DEADLOCK and child.error is not None:
+            raise DicodeError(Code.CONFLICT, child.error.message, hint=child.error.hint)
         result: dict[str, Any] = {
             "runID": child.id,
             "status": child.status.value,
@@ -76,13 +94,7 @@ class Inside:
 
     async def kv_set(self, run: Run, task: Task, key: str, value: Any) -> None:
         """Write a value, at most 1 MiB as JSON."""
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(text.encode()) > MAX_VALUE_BYTES:
-            raise DicodeError(
-                Code.TOO_LARGE,
-                f"a kv value may be {MAX_VALUE_BYTES} bytes as JSON",
-                hint="split it over several keys, or keep a file in a path the task may write",
-            )
+        text = _small(value, "kv")
         await self._store.kv_set(task.id, _key(key), text, now_ms=self._clock.now_ms())
 
     async def kv_delete(self, run: Run, task: Task, key: str) -> bool:
@@ -92,6 +104,72 @@ class Inside:
     async def kv_list(self, run: Run, task: Task, prefix: str) -> list[str]:
         """List keys with a prefix, sorted."""
         return list(await self._store.kv_list(task.id, prefix))
+
+    async def answer_to(self, run: Run, task: Task, draft: Draft, place: int) -> Answered | None:
+        """Give what was answered to a question in an earlier start of the run."""
+        if run.trigger in (Trigger.DAEMON, Trigger.AGENT):
+            kind = "a daemon" if run.trigger is Trigger.DAEMON else "an agent"
+            raise DicodeError(
+                Code.NOT_SUPPORTED,
+                f"ask: {kind} cannot wait for an answer, since its process would end",
+                hint="start a task that asks: dicode.run_task waits for its end",
+            )
+        asked = await self._store.questions(run.id)
+        found = find(draft, place, asked)
+        if found is None and len(asked) >= MAX_QUESTIONS:
+            raise DicodeError(
+                Code.TOO_LARGE,
+                f"ask: this run has asked {MAX_QUESTIONS} questions and may ask no more",
+                hint="ask for several values in one question: its schema may have 30 properties",
+            )
+        return found.answered if found else None
+
+    async def once_get(self, run: Run, task: Task, key: str) -> dict[str, Any]:
+        """Read what this run did once: ``{found, value}``."""
+        text = await self._store.once_get(run.id, _key(key))
+        return {"found": text is not None, "value": None if text is None else json.loads(text)}
+
+    async def once_put(self, run: Run, task: Task, key: str, value: Any) -> Any:
+        """Keep what this run did once, at most 1 MiB as JSON; gives what is kept."""
+        return json.loads(await self._store.once_put(run.id, _key(key), _small(value, "once")))
+
+    async def agent(self, run: Run, task: Task, name: str, payload: Any, limit: Any) -> Any:
+        """Run an agent of the task's own folder and wait: what it printed, as JSON."""
+        return await self._agents.run(run, task, name, payload, limit)
+
+    async def replay(
+        self, run: Run, task: Task, run_id: str, params: Mapping[str, Any], **edited: Any
+    ) -> dict[str, Any]:
+        """Start a run again and go on: ``{runID, task, taskChanged}``.
+
+        Repeating is granted by ``runs_replay``; editing what a task gets needs the task besides.
+        """
+        self._require(task.spec.permissions.dicode.runs_replay, "runs_replay", "true")
+        edit = Edit(params, (edited["input"],) if "input" in edited else None)
+        was = await self._store.get_run(run_id)
+        if was is None:
+            raise DicodeError(Code.RUN_NOT_FOUND, f"there is no run '{run_id[:64]}'")
+        entry = self._registry.get(was.task_id)
+        if entry is None:
+            raise self._registry.unknown_task(was.task_id)
+        if edit != NO_EDIT:
+            self._target(task, entry.id)
+        request, told = await self._replays.request(was, edit)
+        own = self._request(run, entry)
+        child = await self._queue.submit(
+            replace(
+                request,
+                actor=own.actor,
+                parent_run_id=own.parent_run_id,
+                root_run_id=own.root_run_id,
+                chain_depth=own.chain_depth,
+            )
+        )
+        return {"runID": child.id, "task": child.task_id, "taskChanged": told["task_changed"]}
+
+    async def usage(self, run: Run, task: Task, tokens: int) -> dict[str, Any]:
+        """Add to the model tokens the run used; ``left`` is the rest of the day's budget."""
+        return await self._queue.use(run, tokens)
 
     async def progress(
         self, run: Run, task: Task, done: float, total: float | None, message: str
@@ -132,7 +210,7 @@ class Inside:
             trigger=Trigger.SDK,
             params=params or {},
             input=input,
-            actor=f"task:{run.task_id}",
+            actor=passed_on(run, f"task:{run.task_id}"),
             strict_params=params is not None,
             parent_run_id=run.id,
             root_run_id=run.root_run_id or run.id,
@@ -146,6 +224,17 @@ class Inside:
                 f"the task may not do this: no permissions.dicode.{name} of it allows it",
                 hint=f"add to task.yaml: permissions: {{dicode: {{{name}: {value}}}}}",
             )
+
+
+def _small(value: Any, kind: str) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
+        raise DicodeError(
+            Code.TOO_LARGE,
+            f"a {kind} value may be {MAX_VALUE_BYTES} bytes as JSON",
+            hint="split it over several keys, or keep a file in a path the task may write",
+        )
+    return text
 
 
 def _key(key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
@@ -14,8 +14,9 @@ from dicode_mcp.registry import Registry
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Run, RunRequest, RunStatus, Trigger
 from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.families import MAX_TREE, attempts_view, tree_view
 from dicode_mcp.service.principal import Principal
-from dicode_mcp.service.views import log_view, run_detail, run_line
+from dicode_mcp.service.views import log_view, question_line, run_detail, run_line
 
 Told = RunProgress | LogAppended
 """What a run tells while it is on."""
@@ -46,6 +47,7 @@ class RunsService:
         params: Mapping[str, Any] | None = None,
         input: Any = None,
         idempotency_key: str | None = None,
+        priority: int | None = None,
     ) -> dict[str, Any]:
         """Commit a run of a task and show it. Raises what ``Queue.submit`` raises."""
         async with self._audit.action(principal, "run_task", task_id):
@@ -61,11 +63,12 @@ class RunsService:
                     input=input,
                     actor=principal.actor,
                     idempotency_key=idempotency_key,
+                    priority=priority,
                 )
             )
         if run.status.ended:
-            # The idempotency key was used before: what that run gave is the answer.
-            return await self.get(principal, run.id)
+            # Skipped, or the idempotency key was used before: what that run gave is the answer.
+            return await self.latest(principal, run.id)
         return run_detail(run)
 
     async def wait(
@@ -74,33 +77,47 @@ class RunsService:
         run_id: str,
         seconds: float,
         on_told: OnTold | None = None,
+        *,
+        seen_questions: int | None = None,
+        series: bool = False,
     ) -> dict[str, Any]:
         """Show a run once it has ended, or as it stands after ``seconds``.
 
-        ``on_told`` gets what the task tells meanwhile: its progress and its log.
+        With ``seen_questions``, a count, also once it asks one more. ``on_told`` gets what the task
+        tells meanwhile: its progress and its log. With ``series`` the attempts that follow are
+        waited for too, as far as they may start in time, and the last one is shown.
         """
         if principal.task_globs is not None:
             await self._run(principal, run_id)
         principal.require("read")
+        ids = {run_id}
+        # A start asks at most once, so the n-th question is asked by the n-th start.
+        waiting = (
+            self._queue.wait_series(
+                run_id, seconds, question_after=seen_questions, on_attempt=ids.add
+            )
+            if series
+            else self._queue.wait(run_id, seconds, question_after=seen_questions)
+        )
         if on_told is None or seconds <= 0:
-            run = await self._queue.wait(run_id, seconds)
-        else:
-            run = await self._wait_and_tell(run_id, seconds, on_told)
-        return run_detail(run, await self._tail(run.id))
+            return await self._detail(await waiting)
+        return await self._detail(await self._wait_and_tell(waiting, ids, on_told))
 
-    async def _wait_and_tell(self, run_id: str, seconds: float, on_told: OnTold) -> Run:
+    async def _wait_and_tell(
+        self, waiting: Coroutine[Any, Any, Run], ids: Collection[str], on_told: OnTold
+    ) -> Run:
         # Not a TaskGroup: a listener that is gone must not end the wait, nor wrap its errors.
-        teller = asyncio.create_task(self._tell(run_id, on_told))
+        teller = asyncio.create_task(self._tell(ids, on_told))
         try:
-            return await self._queue.wait(run_id, seconds)
+            return await waiting
         finally:
             teller.cancel()
             await asyncio.gather(teller, return_exceptions=True)
 
-    async def _tell(self, run_id: str, on_told: OnTold) -> None:
+    async def _tell(self, ids: Collection[str], on_told: OnTold) -> None:
         with self._bus.subscribe(kinds=(RunProgress, LogAppended)) as events:
             async for event in events:
-                if isinstance(event, RunProgress | LogAppended) and event.run_id == run_id:
+                if isinstance(event, RunProgress | LogAppended) and event.run_id in ids:
                     await on_told(event)
 
     async def list(
@@ -134,17 +151,33 @@ class RunsService:
         page = await self._store.list_runs(query)
         if task is not None and not page.items and self._registry.get(task_id or "") is None:
             raise self._registry.unknown_task(task, principal.sees)
-        result: dict[str, Any] = {
-            "runs": [run_line(run) for run in page.items if principal.sees(run.task_id)]
-        }
+        seen = [run for run in page.items if principal.sees(run.task_id)]
+        result: dict[str, Any] = {"runs": await self._lines(seen)}
         if page.next_cursor:
             result["next_cursor"] = page.next_cursor
         return result
 
-    async def get(self, principal: Principal, run_id: str) -> dict[str, Any]:
-        """Show one run whole, with the end of its log."""
+    async def get(self, principal: Principal, run_id: str, *, tree: bool = False) -> dict[str, Any]:
+        """Show one run whole, with the end of its log.
+
+        ``tree`` adds the runs under its root that the caller may see, at most 100.
+        """
         run = await self._run(principal, run_id)
-        return run_detail(run, await self._tail(run.id))
+        view = await self._detail(run)
+        if tree:
+            found = await self._store.tree(run.root_run_id or run.id, MAX_TREE + 1)
+            view["tree"] = tree_view([r for r in found if principal.sees(r.task_id)])
+            if len(found) > MAX_TREE:
+                view["tree_truncated"] = True
+        return view
+
+    async def latest(self, principal: Principal, run_id: str) -> dict[str, Any]:
+        """Show the newest attempt of the wish a run belongs to; most have but one."""
+        run = await self._run(principal, run_id)
+        attempts = await self._store.attempts(run_id)
+        if attempts and attempts[-1].id != run.id:
+            run = await self._run(principal, attempts[-1].id)
+        return await self._detail(run)
 
     async def logs(
         self,
@@ -177,13 +210,18 @@ class RunsService:
         return result
 
     async def cancel(self, principal: Principal, run_id: str) -> dict[str, Any]:
-        """End a run; shows it once its process tree is gone, or as it is after 10 s."""
+        """End a run; shows it once its process tree is gone, or as it is after 10 s.
+
+        Of a run that has ended and is tried again, the attempt that is on or waits is ended.
+        """
         async with self._audit.action(principal, "cancel_run", run_id):
             run = await self._run(principal, run_id)
             principal.require("run", run.task_id)
+            if run.status.ended and await self._queue.next_attempt(run) is not None:
+                attempts = await self._store.attempts(run_id)
+                run_id = run_id if attempts[-1].status.ended else attempts[-1].id
             await self._queue.cancel(run_id)
-        run = await self._queue.wait(run_id, 10.0)
-        return run_detail(run, await self._tail(run_id))
+        return await self._detail(await self._queue.wait(run_id, 10.0))
 
     async def _run(self, principal: Principal, run_id: str) -> Run:
         principal.require("read")
@@ -195,6 +233,24 @@ class RunsService:
                 hint="call get_runs to list runs",
             )
         return run
+
+    async def _lines(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
+        """Show runs as listings do, those that wait with what they ask."""
+        waiting = [run.id for run in runs if run.status is RunStatus.WAITING]
+        asked = await self._store.open_questions(waiting) if waiting else ()
+        questions = {q.run_id: {"question": question_line(q)} for q in asked}
+        return [{**run_line(run), **questions.get(run.id, {})} for run in runs]
+
+    async def _detail(self, run: Run) -> dict[str, Any]:
+        # Only a run that has asked has begun twice, or waits.
+        asks = run.status is RunStatus.WAITING or run.fence > 1 or run.waited_ms > 0
+        asked = await self._store.questions(run.id) if asks else ()
+        related = run.attempt > 1 or (
+            run.status.ended and run.status not in (RunStatus.SUCCESS, RunStatus.SKIPPED)
+        )
+        attempts = await self._store.attempts(run.id) if related else ()
+        view = run_detail(run, await self._tail(run.id), asked)
+        return {**view, **attempts_view(run, attempts)}
 
     async def _tail(self, run_id: str) -> Sequence[LogLine]:
         page = await self._store.read_logs(run_id, LogQuery(tail=TAIL_LINES))

@@ -12,6 +12,7 @@ from dicode_mcp.events import EventBus, RunChanged, TasksChanged
 from dicode_mcp.protocols import Health, Store
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import RunStatus
+from dicode_mcp.runs.notices import NoticeState
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import is_paused, state_of
 
@@ -66,6 +67,7 @@ class StatusService:
         runtimes: Callable[[], Mapping[str, Health]],
         bus: EventBus,
         clock: Clock,
+        notifier: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._facts = facts
         self._registry = registry
@@ -75,6 +77,9 @@ class StatusService:
         self._bus = bus
         self._clock = clock
         self._counted: tuple[tuple[int, int], Mapping[RunStatus, int]] | None = None
+        self._notifier = notifier
+        self._asked: tuple[int, int] | None = None
+        self._notices: tuple[int, Mapping[str, NoticeState]] | None = None
         self._tasks: tuple[int, dict[str, int]] | None = None
 
     async def get(self, principal: Principal) -> dict[str, Any]:
@@ -95,6 +100,7 @@ class StatusService:
                 "running": self._slots.running,
                 "waiting": self._slots.waiting,
             },
+            "asking": await self._asking(),
             "runs_last_24h": {status.value: counts.get(status, 0) for status in RunStatus},
             "runtimes": [
                 {"name": name, "available": health.ok, **_message(health)}
@@ -102,6 +108,8 @@ class StatusService:
             ],
             "sandbox": {"enforced": facts.sandbox.ok, "message": facts.sandbox.message},
         }
+        if (told := await self._notifications()) is not None:
+            status["notifications"] = told
         if facts.config_file:
             status["config_file"] = facts.config_file
         if url := facts.url():
@@ -116,6 +124,29 @@ class StatusService:
         if self._counted is None or self._counted[0] != moment:
             self._counted = (moment, await self._store.count_runs(since_ms=now - _DAY_MS))
         return self._counted[1]
+
+    async def _asking(self) -> int:
+        """Count the runs that wait for an answer, of any age; again only when a run moved."""
+        moment = self._bus.published[RunChanged]
+        if self._asked is None or self._asked[0] != moment:
+            self._asked = (moment, len(await self._store.open_questions()))
+        return self._asked[1]
+
+    async def _notifications(self) -> dict[str, Any] | None:
+        """Show who tells people of runs, and how many tasks they cannot be told of now."""
+        task = self._notifier()
+        if task is None:
+            return None
+        moment = self._bus.published[RunChanged]
+        if self._notices is None or self._notices[0] != moment:
+            self._notices = (moment, await self._store.undelivered_notices())
+        states = self._notices[1].values()
+        found: dict[str, Any] = {"task": task, "failing": len(states)}
+        newest = max(states, key=lambda state: state.delivery_ms or 0, default=None)
+        if newest is not None:
+            found["last_error"] = newest.delivery_error or ""
+            found["last_run_id"] = newest.delivery_run_id or ""
+        return found
 
     def _task_counts(self) -> dict[str, int]:
         """Count the tasks by state; again only when one of them changed."""

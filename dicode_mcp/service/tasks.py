@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dicode_mcp.clock import Clock
-from dicode_mcp.conditions import Condition, ConditionType
+from dicode_mcp.conditions import Condition, ConditionType, find
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Pause, Store
 from dicode_mcp.queue import Queue
@@ -103,6 +103,8 @@ class TasksService:
         clock: Clock,
         next_run: NextRun,
         layers: Layers | None = None,
+        base_url: Callable[[], str | None] = lambda: None,
+        shipped: str | None = None,
     ) -> None:
         self._registry = registry
         self._queue = queue
@@ -113,6 +115,9 @@ class TasksService:
         self._clock = clock
         self._next_run = next_run
         self._layers = layers or NoLayers()
+        self._base_url = base_url
+        self._shipped = shipped
+        """The source of the tasks that come with the server: they are listed after all others."""
 
     async def list(
         self,
@@ -128,7 +133,9 @@ class TasksService:
         """List tasks by id: ``{tasks: […], next_cursor?}``, those that lost their id included.
 
         ``query`` matches id, name, description and tags, all its words. ``status`` is ``paused``
-        or a ``state_of``. Raises SOURCE_NOT_FOUND; of a tag that no task has, ``note`` says so.
+        or a ``state_of``. The tasks that come with the server are the last, and left out when
+        nothing is asked for and they are well; ``note`` says so, and of a tag that no task has.
+        Raises SOURCE_NOT_FOUND.
         """
         principal.require("read")
         if source and self._registry.source_state(source) is None:
@@ -137,17 +144,26 @@ class TasksService:
         found = [
             entry
             for entry in self._everything()
-            if _key(entry) > after
+            if self._key(entry) > after
             and principal.sees(entry.id)
             and _matches(entry, query=query, tag=tag, source=source, status=status)
         ]
+        hidden = 0
+        if not (query or tag or source or status):
+            shown = [entry for entry in found if not self._is_quiet(entry)]
+            found, hidden = shown, len(found) - len(shown)
         page = found[:limit]
         last = await self._store.last_runs([entry.id for entry in page])
         result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in page]}
         if len(found) > limit:
-            result["next_cursor"] = encode(_key(page[-1]))
+            result["next_cursor"] = encode(self._key(page[-1]))
         if tag and not found and (note := self._unknown_tag(principal, tag)):
             result["note"] = note
+        elif hidden and len(found) <= limit:
+            result["note"] = (
+                f"{hidden} tasks that come with dicode (to notify people, for one) are not listed"
+                f' here; list_tasks with source "{self._shipped}" shows them'
+            )
         return result
 
     async def get(
@@ -166,7 +182,11 @@ class TasksService:
             last_run=last.get(entry.id),
             next_run_ms=self._next_run(entry.id),
             dev_mode=self._registry.in_dev_mode(entry.source),
+            base_url=self._base_url(),
         )
+        spending = self._queue.spending(entry.task) if entry.task else None
+        if spending is not None:
+            view["budget"] = spending
         view["files"] = [{"path": path, "size": size} for path, size in files]
         if more:
             view["files_truncated"] = True
@@ -190,7 +210,11 @@ class TasksService:
                 pause = Pause(entry.id, self._clock.now_ms(), principal.actor, reason)
                 await self._store.set_pause(pause)
                 self.show_pause(pause)
-        return await self.get(principal, entry.id)
+        view = await self.get(principal, entry.id)
+        spent = find(self._entry(principal, entry.id).conditions, ConditionType.BUDGET_REACHED)
+        if enabled and spent is not None:
+            view["note"] = f"enabled, but no run starts yet: {spent.message}"
+        return view
 
     def show_pause(self, pause: Pause) -> None:
         """Put a stored pause on the task as a condition."""
@@ -283,8 +307,15 @@ class TasksService:
         return f"no task has the tag '{tag[:128]}'.{closest} Tags here: {shown}{more}."
 
     def _everything(self) -> list[Entry]:
-        """Give what is in force, and what lost its id to another source, by id."""
-        return sorted((*self._registry.entries(), *self._registry.contested()), key=_key)
+        """Give what is in force, and what lost its id to another source, in order."""
+        return sorted((*self._registry.entries(), *self._registry.contested()), key=self._key)
+
+    def _is_quiet(self, entry: Entry) -> bool:
+        return entry.source == self._shipped and state_of(entry) == "ready"
+
+    def _key(self, entry: Entry) -> str:
+        last = "\x7f" if entry.source == self._shipped else ""
+        return f"{last}{entry.id}\0{entry.source}"
 
     def _entry(self, principal: Principal, task_id: str) -> Entry:
         entry = self._registry.resolve(task_id)
@@ -298,6 +329,7 @@ class TasksService:
             last_run=last.get(entry.id),
             next_run_ms=self._next_run(entry.id),
             dev_mode=self._registry.in_dev_mode(entry.source),
+            base_url=self._base_url(),
         )
 
 
@@ -325,10 +357,6 @@ def _task_folder(path: str) -> Path:
             hint="give the folder that holds task.yaml, or the file's text as text",
         )
     return folder
-
-
-def _key(entry: Entry) -> str:
-    return f"{entry.id}\0{entry.source}"
 
 
 def _verdict(problems: list[Problem], conditions: list[Condition]) -> dict[str, Any]:

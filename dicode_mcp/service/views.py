@@ -12,6 +12,7 @@ from dicode_mcp.protocols import Revision
 from dicode_mcp.registry import Entry, ShownDev, SourceState
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Output, Run, RunError, RunStatus
+from dicode_mcp.runs.questions import Question
 from dicode_mcp.spec.problems import Problem
 from dicode_mcp.spec.taskset.explain import Explained, Source
 
@@ -87,10 +88,12 @@ def task_view(
     last_run: Run | None = None,
     next_run_ms: int | None = None,
     dev_mode: bool = False,
+    base_url: str | None = None,
 ) -> dict[str, Any]:
     """Show a task as listings do; a task that never loaded has neither runtime nor trigger.
 
-    ``dev_mode``: whether its source is in dev mode; shown only then.
+    ``dev_mode``: whether its source is in dev mode; shown only then. ``base_url`` is what the
+    server is called by, for the whole address of a webhook.
     """
     task = entry.task
     view = _compact(
@@ -100,6 +103,7 @@ def task_view(
         tags=list(task.spec.tags) if task and task.spec.tags else None,
         runtime=task.spec.runtime if task else None,
         trigger=_trigger_view(task.manifest) if task else None,
+        webhook_url=_webhook_url(entry, base_url),
         enabled=task is not None and not is_paused(entry),
         kept=entry.kept or None,
         hash=task.short_hash if task else None,
@@ -119,9 +123,16 @@ def task_detail(
     last_run: Run | None = None,
     next_run_ms: int | None = None,
     dev_mode: bool = False,
+    base_url: str | None = None,
 ) -> dict[str, Any]:
     """Show a task whole: the effective manifest, where it lies, what is wrong with its file."""
-    view = task_view(entry, last_run=last_run, next_run_ms=next_run_ms, dev_mode=dev_mode)
+    view = task_view(
+        entry,
+        last_run=last_run,
+        next_run_ms=next_run_ms,
+        dev_mode=dev_mode,
+        base_url=base_url,
+    )
     task = entry.task
     if task is not None:
         view["hash"] = task.digest
@@ -150,12 +161,23 @@ def run_line(run: Run) -> dict[str, Any]:
         replay_of=run.replay_of,
         revision=run.revision,
         hash=run.task_hash[:6] or None,
+        pinned=run.pinned or None,
     )
 
 
-def run_detail(run: Run, tail: Sequence[LogLine] = ()) -> dict[str, Any]:
-    """Show a run whole. A run that failed names the next useful call under ``next``."""
+def run_detail(
+    run: Run, tail: Sequence[LogLine] = (), asked: Sequence[Question] = ()
+) -> dict[str, Any]:
+    """Show a run whole. A run that failed names the next useful call under ``next``.
+
+    ``asked`` are its questions: the one it waits for is shown whole, the others as they ended.
+    """
     view = run_line(run)
+    if asked and run.status is RunStatus.WAITING:
+        view["question"] = question_view(asked[-1])
+    answers = [answer_view(question) for question in asked if question.answered is not None]
+    if answers:
+        view["answers"] = answers
     if run.error is not None:
         view["error"] = _error_detail(run.error)
     if run.return_value is not None:
@@ -165,6 +187,16 @@ def run_detail(run: Run, tail: Sequence[LogLine] = ()) -> dict[str, Any]:
     if run.root_run_id and run.root_run_id != run.id:
         view["root_run_id"] = run.root_run_id
     view.update(_compact(exit_code=run.exit_code or None, signal=run.signal))
+    view.update(
+        _compact(
+            slot=iso(run.slot_ms) if run.slot_ms else None,
+            catchup=run.catchup or None,
+            delay_ms=_delay_ms(run),
+            priority=run.priority or None,
+            cpu_ms=run.cpu_ms,
+            tokens=run.tokens,
+        )
+    )
     view["logs_tail"] = [log_view(line) for line in tail]
     following = next_step(run)
     if following:
@@ -172,8 +204,21 @@ def run_detail(run: Run, tail: Sequence[LogLine] = ()) -> dict[str, Any]:
     return view
 
 
+def _delay_ms(run: Run) -> int | None:
+    """Give how long a run waited to start: from its cron slot, its time, or its making."""
+    if run.started_at_ms is None:
+        return None
+    meant = run.not_before_ms or run.slot_ms or run.created_at_ms
+    return max(0, run.started_at_ms - meant)
+
+
 def next_step(run: Run) -> str | None:
     """Say which call helps most with a run in this state."""
+    if run.status is RunStatus.WAITING:
+        return (
+            f'answer_run with run_id "{run.id}", question (its number) and answer, once the user'
+            " has said what to answer"
+        )
     if not run.status.ended:
         return f'get_run with run_id "{run.id}" and wait_seconds to wait for its end'
     if run.status is RunStatus.SUCCESS:
@@ -185,6 +230,41 @@ def next_step(run: Run) -> str | None:
             f' get_logs with run_id "{run.id}" has the whole log'
         )
     return f'get_logs with run_id "{run.id}" has the whole log; get_task shows what was declared'
+
+
+def question_view(question: Question) -> dict[str, Any]:
+    """Show a question that is open."""
+    return {
+        "number": question.n,
+        "message": question.message,
+        "schema": dict(question.schema),
+        "asked_at": iso(question.asked_at_ms),
+        "deadline": iso(question.deadline_ms),
+    }
+
+
+def question_line(question: Question) -> dict[str, Any]:
+    """Show an open question as listings do."""
+    return {
+        "number": question.n,
+        "message": _short(question.message),
+        "deadline": iso(question.deadline_ms),
+    }
+
+
+def answer_view(question: Question) -> dict[str, Any]:
+    """Show what was answered to a question, and who did it."""
+    done = question.answered
+    assert done is not None
+    return _compact(
+        number=question.n,
+        message=_short(question.message),
+        answer=None if done.value is None else dict(done.value),
+        declined=done.declined or None,
+        answered_at=iso(done.at_ms),
+        by=done.actor,
+        via=done.channel,
+    )
 
 
 def output_view(output: Output) -> dict[str, Any]:
@@ -268,6 +348,13 @@ def _dev_view(dev: ShownDev) -> dict[str, Any]:
         folder=str(dev.folder) if dev.folder else None,
         dev_refs_only=True if dev.folder is None else None,
     )
+
+
+def _webhook_url(entry: Entry, base_url: str | None) -> str | None:
+    path = entry.task.spec.trigger.webhook if entry.task else None
+    if path is None or base_url is None or entry.contested:
+        return None
+    return base_url + path
 
 
 def _trigger_view(manifest: Mapping[str, Any] | None) -> Any:

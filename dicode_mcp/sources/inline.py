@@ -1,6 +1,6 @@
-"""The configuration's own ``spec.entries`` as a source: a folder to be relative to, never fetched.
+"""A set that the server already holds as a source: a folder to be relative to, never fetched.
 
-What the entries say is not its matter. They are read once, with the configuration.
+What the entries say is not its matter. They are read once, when the server starts.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dicode_mcp.protocols import Revision
 
 
 class InlineSource:
-    """The entries of the configuration ``file``; their refs are relative to its folder."""
+    """The entries of ``file``; their refs are relative to its folder."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, name: str | None = None) -> None:
         self._file = file
+        self._name = name or file.name
 
     @property
     def name(self) -> str:
-        """The file's name."""
-        return self._file.name
+        """The name given, else the file's."""
+        return self._name
 
     @property
     def kind(self) -> Literal["local", "git"]:

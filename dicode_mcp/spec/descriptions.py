@@ -22,6 +22,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "timeout": "The longest run, 60s for scripts; null is no limit.",
         "retry": "When and how often a run is tried again.",
         "concurrency": "How many runs at once, and what happens to further ones.",
+        "priority": "-100 to 100: runs of higher ones start first when slots are short.",
         "resources": "Limits of one run.",
         "runs_on": "Labels a worker needs to take the task.",
         "mcp_port": "The loopback port on which a daemon serves MCP.",
@@ -30,8 +31,10 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "notify": "Who is told when a run ends; overrides the server's default.",
         "output_schema": "A JSON Schema that the return value must fit.",
         "provider": "This task resolves secrets for others.",
-        "budget": "What a day may cost; reached, the task pauses.",
+        "budget": "What a local day may cost; when it is spent, runs are skipped until the next.",
         "run_inputs": "Whether inputs are kept for replay.",
+        "retention": "How long runs are kept; overrides the server's default.",
+        "api": "What programs may do with the task over /api/tasks/trigger.",
         "auto_fix": "Repair by an agent when the task fails; off unless enabled.",
     },
     "TriggerSpec": {
@@ -47,7 +50,14 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "auth": "webhook: want a session or key.",
         "methods": "webhook: the HTTP methods that start a run.",
         "mode": "webhook: answer with the result (sync) or at once with the run's id (async).",
+        "rate_limit": "webhook: how often it may start the task, such as 60/m.",
         "restart": "daemon: when it is started again after it ended.",
+    },
+    "RateLimit": {
+        "limit": "How many starts in the time of per.",
+        "per": "The time: 1m by default; a bare s, m, h or d is one of it.",
+        "burst": "How many may come at once; as many as limit by default.",
+        "by": "Whether starts are counted for the task, or for each sender's address.",
     },
     "SecretRef": {"secret": "A key of the secrets store."},
     "ChainTrigger": {
@@ -86,6 +96,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "DicodeGrants": {
         "tasks": "Tasks it may run: ids, globs or '*'.",
+        "agents": "Agents of its own agents/ folder it may start: names, globs or '*'.",
         "mcp": "Tasks whose MCP server it may call: ids, globs or '*'.",
         "list_tasks": "May list tasks.",
         "get_runs": "May read runs.",
@@ -117,15 +128,18 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "context": "The folder sent to the build, inside the task folder.",
     },
     "RetrySpec": {
-        "attempts": "The most attempts.",
-        "backoff": "The first delay; it doubles each time.",
+        "attempts": "The most attempts, the first one included.",
+        "backoff": "The longest first delay; it doubles each time. Each delay is drawn at random "
+        "between nothing and its longest.",
         "max_backoff": "The longest delay.",
-        "on": "The ends that are tried again.",
+        "deadline": "Counted from the first attempt's start: no attempt begins after it.",
+        "on": "The ends that are tried again: a class (failure, timeout, lost) or the reason of "
+        "one kind of failure.",
     },
     "ConcurrencySpec": {
-        "limit": "The most runs at once.",
+        "limit": "The most runs at once; 1 where a key or an overlap but allow is written.",
         "key": "Count per value of this text; ${params.NAME} stands for a parameter.",
-        "overlap": "What happens to a run over the limit.",
+        "overlap": "A run over the limit waits (queue, allow), is skipped, or replaces the oldest.",
     },
     "ResourceSpec": {
         "memory": "The most memory, such as 256MiB.",
@@ -145,11 +159,16 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "ProviderSpec": {"cache_ttl": "How long an answer is kept."},
     "BudgetSpec": {
-        "runs": "Runs a day.",
-        "cpu_seconds": "Seconds of CPU a day.",
-        "tokens": "Model tokens a day.",
+        "runs": "Runs begun in a day.",
+        "cpu_seconds": "Seconds of CPU of the runs that ended in a day.",
+        "tokens": "Model tokens reported in a day with dicode.usage.",
     },
     "RunInputsSpec": {"enabled": "Keep inputs.", "retention": "How long they are kept."},
+    "RetentionSpec": {"age": "The oldest run kept.", "runs": "The most runs kept."},
+    "ApiSpec": {
+        "trigger": "POST /api/tasks/trigger may start the task.",
+        "type": "The task's name in that API; its id by default.",
+    },
     "AutoFixSpec": {
         "enabled": "Try to repair.",
         "max_iterations": "The most attempts.",
@@ -169,6 +188,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "notifications": "Who is told of what.",
         "ai": "The model of bundled tasks.",
         "registries": "TaskSets searched for tasks to install.",
+        "bundled": "The tasks that come with dicode; false leaves them out.",
         "workers": "Work on many machines.",
         "log_level": "The least severe line of the server's own log.",
         "spec": "A TaskSet written here.",
@@ -240,13 +260,18 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "NotificationsConfig": {
         "on_success": "Tell of runs that worked.",
-        "on_failure": "Tell of runs that failed.",
-        "task": "The task that sends notifications.",
+        "on_failure": "Tell of the first failure, of other failures, and of the recovery.",
+        "task": "The task that delivers, such as bundled/notify; without one nothing is sent.",
+        "reminder": "While a task goes on failing, tell so this often; 0 for never.",
     },
     "AiConfig": {
         "base_url": "An OpenAI-compatible endpoint.",
         "model": "The model's name.",
         "api_key_env": "The variable that holds the key.",
+    },
+    "BundledConfig": {
+        "enabled": "Offer them.",
+        "overrides": "Overrides by the task's name, as on an entry of a TaskSet.",
     },
     "RegistryConfig": {
         "url": "The TaskSet's repository.",

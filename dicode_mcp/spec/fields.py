@@ -49,6 +49,7 @@ Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
+Priority = Annotated[int, Strict(), Field(ge=-100, le=100)]
 
 _DECIMAL = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
 _DURATION_PATTERN = rf"^\+?({_DECIMAL}|({_DECIMAL}(ns|us|µs|μs|ms|s|m|h|d))+)$"

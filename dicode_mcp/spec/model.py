@@ -20,9 +20,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
+from dicode_mcp.runs import retry
 from dicode_mcp.spec.base import Findings, Model, Raw, checked, fail
 from dicode_mcp.spec.container import ContainerBuild, ContainerSpec
 from dicode_mcp.spec.fields import (
@@ -36,6 +38,7 @@ from dicode_mcp.spec.fields import (
     Positive,
     PositiveDuration,
     PositiveSize,
+    Priority,
     Segment,
 )
 from dicode_mcp.spec.ids import check_task_id
@@ -46,6 +49,7 @@ from dicode_mcp.spec.quantities import parse_duration
 from dicode_mcp.spec.trigger import ChainTrigger, SecretRef, TriggerSpec
 
 __all__ = [
+    "ApiSpec",
     "AutoFixSpec",
     "BudgetSpec",
     "ChainTrigger",
@@ -65,6 +69,7 @@ __all__ = [
     "Permissions",
     "ProviderSpec",
     "ResourceSpec",
+    "RetentionSpec",
     "RetrySpec",
     "RunInputsSpec",
     "SecretRef",
@@ -83,17 +88,30 @@ RESERVED_CHAIN_PARAMS = ("taskID", "runID", "status", "output", "_chain_depth")
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
+def _retry_on(name: str) -> str:
+    if name in retry.NEVER:
+        fail("is never tried again: a repetition can only end the same way", "remove it")
+    if name not in _RETRY_ON:
+        fail("is not an end that can be tried again", choices(name, _RETRY_ON))
+    return name
+
+
+_RETRY_ON = (*retry.CLASSES, *(reason.value for reason in retry.REASONS))
+RetryOn = Annotated[
+    str, AfterValidator(_retry_on), WithJsonSchema({"type": "string", "enum": list(_RETRY_ON)})
+]
+"""A class of ends, or the reason of one kind of failure."""
+
+
 class RetrySpec(Model):
-    """When and how often to try again. Times are seconds."""
+    """When and how often to try again; ``attempts`` counts the first. Times are seconds."""
 
     attempts: Annotated[Positive, Field(le=100)] = 1
     backoff: Duration = 1.0
     max_backoff: Duration = MAX_BACKOFF_S
-    on: Annotated[tuple[Literal["failure", "timeout", "lost"], ...], *SOME] = (
-        "failure",
-        "timeout",
-        "lost",
-    )
+    deadline: PositiveDuration | None = None
+    """From the first attempt's start: no attempt begins after it."""
+    on: Annotated[tuple[RetryOn, ...], *SOME] = retry.CLASSES
 
     @classmethod
     def prepare(cls, raw: Raw) -> Raw:
@@ -188,6 +206,26 @@ class RunInputsSpec(Model):
     retention: PositiveDuration | None = None
 
 
+class RetentionSpec(Model):
+    """How long runs of the task are kept: ``age`` in seconds, ``runs`` a number.
+
+    None means the server's default; so a set can lay one of the two over a task.
+    """
+
+    age: PositiveDuration | None = None
+    runs: Positive | None = None
+
+
+class ApiSpec(Model):
+    """What strangers to this server's ids may do over ``/api/tasks/trigger``.
+
+    ``type`` is the task's name there; its id when there is none.
+    """
+
+    trigger: Flag = False
+    type: Annotated[str, AfterValidator(checked(check_task_id))] | None = None
+
+
 class AutoFixSpec(Model):
     """Opt-in repair by an agent when the task fails."""
 
@@ -235,6 +273,7 @@ class TaskSpec(Model):
     """Seconds; None is no limit."""
     retry: RetrySpec | None = None
     concurrency: ConcurrencySpec | None = None
+    priority: Priority = 0
     resources: ResourceSpec | None = None
     runs_on: tuple[Segment, ...] = ()
     mcp_port: Port | None = None
@@ -245,6 +284,8 @@ class TaskSpec(Model):
     provider: ProviderSpec | None = None
     budget: BudgetSpec | None = None
     run_inputs: RunInputsSpec | None = None
+    retention: RetentionSpec | None = None
+    api: ApiSpec | None = None
     auto_fix: AutoFixSpec | None = None
 
     @classmethod

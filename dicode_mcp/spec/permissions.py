@@ -177,6 +177,7 @@ class DicodeGrants(Model):
     """What the task may ask of the server; everything is denied by default."""
 
     tasks: tuple[TaskGlob, ...] = ()
+    agents: tuple[TaskGlob, ...] = ()
     mcp: tuple[TaskGlob, ...] = ()
     list_tasks: Flag = False
     get_runs: Flag = False

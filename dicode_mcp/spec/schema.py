@@ -36,6 +36,7 @@ def task_schema() -> Schema:
     fields["container"] = {**fields["docker"], **_description("TaskSpec", "container")}
     fields["on_failure_chain"] = _or_text(fields["on_failure_chain"])
     _trigger(definitions["TriggerSpec"])
+    definitions["RateLimit"]["properties"]["per"]["anyOf"].append({"enum": ["s", "m", "h", "d"]})
     _chain(definitions["ChainTrigger"])
     definitions["EnvEntry"] = _env_entry(definitions["EnvEntry"])
     _container(definitions["ContainerSpec"])
@@ -121,6 +122,8 @@ def _trigger(definition: Schema) -> None:
     fields: dict[str, Schema] = definition["properties"]
     for kind in KINDS:
         fields[kind].pop("default", None)
+    rate = {"type": "string", "pattern": "^[0-9]{1,9}/[0-9a-zµμ.]+$"}
+    fields["rate_limit"]["anyOf"].insert(0, rate)
     definition["oneOf"] = [{"required": [kind], **_declared(kind)} for kind in KINDS]
     definition["dependentSchemas"] = {
         option: {"required": [kind]} for option, kind in OPTIONS.items()

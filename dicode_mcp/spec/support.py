@@ -11,8 +11,8 @@ from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.spec.model import DicodeGrants, Task, TaskSpec
 
 RUNTIMES_IN_FORCE = frozenset({"python", "deno"})
-TRIGGERS_IN_FORCE = frozenset({"manual", "cron", "chain", "daemon"})
-GRANTS_IN_FORCE = frozenset({"tasks", "list_tasks", "get_runs"})
+TRIGGERS_IN_FORCE = frozenset({"manual", "cron", "chain", "daemon", "webhook"})
+GRANTS_IN_FORCE = frozenset({"tasks", "agents", "list_tasks", "get_runs", "runs_replay"})
 
 _UNENFORCED = "declared but not yet enforced by this build: the task can do more than it says"
 
@@ -38,8 +38,6 @@ TABLE: tuple[Row, ...] = (
     ("permissions.net", lambda s: s.permissions.net, _UNENFORCED),
     ("permissions.run", lambda s: s.permissions.run, _UNENFORCED),
     ("permissions.sys", lambda s: s.permissions.sys, _UNENFORCED),
-    ("retry", lambda s: s.retry, "a failed run is not tried again"),
-    ("concurrency", lambda s: s.concurrency, "runs of this task are not limited or ordered"),
     ("resources", lambda s: s.resources, "memory, cpu and processes are not limited"),
     ("runs_on", lambda s: s.runs_on, "every run is on this machine"),
     ("mcp_port", lambda s: s.mcp_port, "the task's MCP server is not reachable through this one"),
@@ -48,15 +46,7 @@ TABLE: tuple[Row, ...] = (
         lambda s: s.mcp and s.mcp.expose,
         "the task is no tool of its own; use run_task",
     ),
-    (
-        "trigger.chain.join",
-        lambda s: s.trigger.chain and s.trigger.chain.join == "all",
-        "the task starts after each task it follows, not once after all of them",
-    ),
-    ("notify", lambda s: s.notify, "no notification is sent"),
     ("provider", lambda s: s.provider, "the task is not asked for secrets"),
-    ("budget", lambda s: s.budget, "runs, cpu and tokens are not counted"),
-    ("run_inputs", lambda s: s.run_inputs, "inputs are kept by the server's own rule"),
     ("auto_fix", lambda s: s.auto_fix and s.auto_fix.enabled, "failures are not repaired"),
 )
 

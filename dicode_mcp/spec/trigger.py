@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from dicode_mcp.spec.base import Findings, Model, Raw, fail
-from dicode_mcp.spec.fields import SOME, Cron, Duration, Flag, HookPath, Line, TaskRef, Timezone
+from dicode_mcp.spec.fields import (
+    SOME,
+    Cron,
+    Duration,
+    Flag,
+    HookPath,
+    Line,
+    Positive,
+    PositiveDuration,
+    TaskRef,
+    Timezone,
+)
 from dicode_mcp.spec.problems import describe
 
 KINDS = ("cron", "webhook", "manual", "chain", "daemon")
@@ -21,6 +32,7 @@ OPTIONS: Mapping[str, str] = {
     "auth": "webhook",
     "methods": "webhook",
     "mode": "webhook",
+    "rate_limit": "webhook",
     "restart": "daemon",
 }
 """The trigger each option belongs to."""
@@ -46,13 +58,59 @@ class ChainTrigger(Model):
 
     @classmethod
     def rules(cls, raw: Raw, findings: Findings) -> None:
-        """Refuse a task named twice."""
+        """Refuse a task named twice, and a join of fewer than two."""
         names = raw.get("from", raw.get("sources"))
+        few = isinstance(names, str) or (isinstance(names, (list, tuple)) and len(names) == 1)  # pyright: ignore[reportUnknownArgumentType]
+        if raw.get("join") == "all" and few:
+            findings.add(
+                ("join",),
+                "waits for all of one task",
+                "name two or more in 'from', or remove 'join'",
+            )
         if isinstance(names, (list, tuple)):
             listed = cast("list[Any]", names)
             for index, name in enumerate(listed):
                 if isinstance(name, str) and name in listed[:index]:
                     findings.add(("from", index), "is named twice", "keep one of the two")
+
+
+_RATE_FORM = "a number and a time such as 60/m or 10/30s, or {limit, per, burst, by}"
+
+
+def _per(value: Any) -> Any:
+    """Read a bare unit as one of it."""
+    return f"1{value}" if value in ("s", "m", "h", "d") else value
+
+
+class RateLimit(Model):
+    """How often a webhook may start its task: ``limit`` starts in ``per`` seconds.
+
+    ``burst`` is how many may come at once; ``limit`` when unsaid. ``by``: counted for the task as
+    a whole, or for each sender's address.
+    """
+
+    limit: Positive
+    per: Annotated[PositiveDuration, BeforeValidator(_per)] = 60.0
+    burst: Positive | None = None
+    by: Literal["task", "client"] = "task"
+
+    @property
+    def capacity(self) -> int:
+        """How many may come at once."""
+        return self.burst or self.limit
+
+
+def _rate_limit(value: Any) -> Any:
+    if not isinstance(value, str):
+        if value is None or isinstance(value, RateLimit | Mapping):
+            return cast("Any", value)
+        fail(f"must be {_RATE_FORM}, found {describe(value, ('rate_limit',))}")
+    number, slash, per = value.partition("/")
+    if not slash or not number.strip().isascii() or not number.strip().isdigit():
+        fail(f"must be {_RATE_FORM}", "write 60/m")
+    if len(number) > 9:
+        fail("is more than a limit")
+    return {"limit": int(number), "per": per.strip()}
 
 
 def _webhook_secret(value: Any) -> Any:
@@ -90,6 +148,7 @@ class TriggerSpec(Model):
         "POST",
     )
     mode: Literal["sync", "async"] = "sync"
+    rate_limit: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = None
 
     restart: Literal["always", "on-failure", "never"] = "always"
 

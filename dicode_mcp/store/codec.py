@@ -22,6 +22,7 @@ ROW_FIELDS = tuple(f.name for f in fields(Run) if f.name not in BODY_FIELDS)
 SHORT_TEXT = 1_000
 """How many characters of an error's texts a listing shows."""
 MAX_PAGE = 1_000
+MAX_OFFSET = 10_000
 IDEMPOTENCY_MS = 24 * 3600 * 1000
 """How long an idempotency key stands for its run."""
 
@@ -81,6 +82,7 @@ def run_of(row: Sequence[Any]) -> Run:
     values["status"] = RunStatus(values["status"])
     values["trigger"] = Trigger(values["trigger"])
     values["catchup"] = bool(values["catchup"])
+    values["pinned"] = bool(values["pinned"])
     if values["error"] is not None:
         values["error"] = read_error(values["error"])
     return Run(**values)
@@ -145,12 +147,18 @@ def payload_bytes(payload: Payload) -> bytes | None:
     """Write a payload; None when there is nothing in it."""
     if payload == Payload():
         return None
-    return to_json(asdict(payload))
+    if payload.dropped:
+        return b""
+    fields = asdict(payload)
+    del fields["dropped"]
+    return to_json(fields)
 
 
 def payload_of(body: bytes | None) -> Payload:
-    """Read what ``payload_bytes`` wrote."""
-    return Payload() if body is None else Payload(**from_json(body))
+    """Read what ``payload_bytes`` wrote; an empty body is one that was let go."""
+    if body is None:
+        return Payload()
+    return Payload(**from_json(body)) if body else Payload(dropped=True)
 
 
 def audit_of(row: Mapping[str, Any]) -> AuditEntry:
@@ -170,9 +178,24 @@ def page_size(limit: int, most: int = MAX_PAGE) -> int:
     return min(limit, most)
 
 
+def check_offset(offset: int) -> None:
+    """Refuse an offset that would read too much (INVALID_ARGUMENT)."""
+    if not 0 <= offset <= MAX_OFFSET:
+        raise DicodeError(
+            Code.INVALID_ARGUMENT,
+            f"offset must be 0 to {MAX_OFFSET}",
+            hint="pass next_cursor of the page before as cursor to go further back",
+        )
+
+
 def run_cursor(run: Run) -> str:
     """Name the place in a listing after ``run``."""
-    place = to_json([run.created_at_ms, run.id])
+    return place_cursor(run.created_at_ms, run.id)
+
+
+def place_cursor(created_at_ms: int, run_id: str) -> str:
+    """Name the place in a listing after the run of this time and id."""
+    place = to_json([created_at_ms, run_id])
     return base64.urlsafe_b64encode(place).decode("ascii").rstrip("=")
 
 

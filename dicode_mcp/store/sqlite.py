@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -20,15 +20,23 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import (
     Approval,
     AuditEntry,
+    DayPage,
+    DayQuery,
     LogPage,
     LogQuery,
     Page,
     Pause,
+    PruneQuery,
     RunQuery,
+    RunsSize,
     SourceOverrides,
 )
+from dicode_mcp.runs.budget import DaySpent
+from dicode_mcp.runs.joins import Joins, settle
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus
+from dicode_mcp.runs.notices import NoticeChange, NoticeState
+from dicode_mcp.runs.questions import Answered, Question
 from dicode_mcp.store import codec, log_reader
 from dicode_mcp.store.answers import Answers
 from dicode_mcp.store.database import Database, give_back
@@ -40,15 +48,22 @@ from dicode_mcp.store.reserve import MIB, Reserve
 from dicode_mcp.store.rows import (
     approvals,
     audit,
+    budgets,
     chunks,
+    days,
     kv,
     listing,
     meta,
+    notices,
     pauses,
+    pruning,
+    questions,
     runs,
     schedule,
+    signatures,
     source_states,
 )
+from dicode_mcp.store.rows import joins as join_rows
 from dicode_mcp.store.schema import LOGS_SCHEMA, STATE_SCHEMA
 from dicode_mcp.store.writer import GroupWriter
 
@@ -148,25 +163,100 @@ class SqliteStore:
         return await self._state.run(lambda c: runs.add(c, run, body))
 
     async def start_run(
-        self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None
+        self,
+        run_id: str,
+        *,
+        now_ms: int,
+        task_hash: str,
+        revision: str | None,
+        spent: DaySpent | None = None,
     ) -> Run:
         """Claim a queued run; see ``Store``."""
-        return await self._state.run(
-            lambda c: runs.start(c, run_id, now_ms, task_hash, revision), essential=True
-        )
+
+        def start(connection: Connection) -> Run:
+            run = runs.start(connection, run_id, now_ms, task_hash, revision)
+            budgets.add(connection, spent)
+            return run
+
+        return await self._state.run(start, essential=True)
 
     async def finish_run(
-        self, run: Run, outcome: Outcome, follow_ups: Sequence[tuple[Run, Payload]] = ()
+        self,
+        run: Run,
+        outcome: Outcome,
+        follow_ups: Sequence[tuple[Run, Payload | None]] = (),
+        *,
+        notice: NoticeChange | None = None,
+        joins: Joins | None = None,
+        keep_input: bool = True,
+        spent: DaySpent | None = None,
     ) -> Run:
-        """End a run and add its follow-ups in one transaction; see ``Store``."""
-        follows = [(follow_up, codec.payload_bytes(payload)) for follow_up, payload in follow_ups]
+        """End a run and add what follows from it in one transaction; see ``Store``."""
+        follows = [
+            (row, codec.payload_bytes(payload))
+            for row, payload in follow_ups
+            if payload is not None
+        ]
+        alike = [row for row, payload in follow_ups if payload is None]
+
+        def finish(connection: Connection) -> Run:
+            ended = runs.finish(connection, run, outcome, follows, notice)
+            budgets.add(connection, spent)
+            for row in alike:
+                runs.add_like(connection, row, run.id)
+            if joins is not None:
+                settle(join_rows.RowShelf(connection), joins)
+            if not keep_input:
+                pruning.drop_inputs(connection, [run.id])
+            return ended
+
+        return await self._state.run(finish, essential=True)
+
+    # ── Questions ──
+
+    async def suspend_run(
+        self, run: Run, question: Question, *, cpu_ms: int | None = None, tokens: int | None = None
+    ) -> Run:
+        """Let a run wait for an answer; see ``Store``."""
         return await self._state.run(
-            lambda c: runs.finish(c, run, outcome, follows), essential=True
+            lambda c: questions.suspend(c, run, question, cpu_ms, tokens), essential=True
         )
+
+    async def answer_question(self, run_id: str, n: int, answered: Answered) -> Run:
+        """Keep an answer and queue its run again; see ``Store``."""
+        return await self._state.run(
+            lambda c: questions.answer(c, run_id, n, answered), essential=True
+        )
+
+    async def questions(self, run_id: str) -> Sequence[Question]:
+        """Give all questions of a run."""
+        return await self._state_readers.run(lambda c: questions.of_run(c, run_id))
+
+    async def open_questions(self, run_ids: Sequence[str] | None = None) -> Sequence[Question]:
+        """Give the questions that runs wait for, by deadline."""
+        return await self._state_readers.run(lambda c: questions.open_ones(c, run_ids))
+
+    async def once_get(self, run_id: str, key: str) -> str | None:
+        """Read what ``once_put`` kept for a run."""
+        codec.check_key(key)
+        return await self._state_readers.run(lambda c: questions.once_get(c, run_id, key))
+
+    async def once_put(self, run_id: str, key: str, value: str) -> str:
+        """Keep a value for a run, unless there is one; see ``Store``."""
+        codec.check_key(key)
+        return await self._state.run(lambda c: questions.once_put(c, run_id, key, value))
 
     async def get_run(self, run_id: str) -> Run | None:
         """Read a run, with its values."""
         return await self._state_readers.run(lambda c: runs.get(c, run_id))
+
+    async def attempts(self, run_id: str) -> Sequence[Run]:
+        """Give every attempt of the wish a run belongs to; see ``Store``."""
+        return await self._state_readers.run(lambda c: join_rows.attempts(c, run_id))
+
+    async def tree(self, root_run_id: str, limit: int) -> Sequence[Run]:
+        """Give the first runs under a root; see ``Store``."""
+        return await self._state_readers.run(lambda c: join_rows.tree(c, root_run_id, limit))
 
     async def get_payload(self, run_id: str) -> Payload | None:
         """Read what a run was started with."""
@@ -215,6 +305,57 @@ class SqliteStore:
 
         await self._logs.run(remove_logs)
         return await self._state.run(remove_runs, essential=True)
+
+    async def matching_runs(self, query: RunQuery, *, at_most: int) -> int:
+        """Count the runs that a query finds, but stop at ``at_most``."""
+        return await self._state_readers.run(lambda c: listing.matching(c, query, at_most))
+
+    async def return_values(
+        self, run_ids: Sequence[str], *, at_most: int
+    ) -> Mapping[str, str | None]:
+        """Give the return values of runs; see ``Store``."""
+        return await self._state_readers.run(lambda c: listing.return_values(c, run_ids, at_most))
+
+    async def pin_run(self, run_id: str, pinned: bool) -> Run:
+        """Keep a run whatever the retention says, or no longer."""
+        return await self._state.run(lambda c: pruning.pin(c, run_id, pinned), essential=True)
+
+    # ── History ──
+
+    async def run_days(self, query: DayQuery) -> DayPage:
+        """Give the sums of runs by task and day."""
+        return await self._state_readers.run(lambda c: days.page(c, query))
+
+    async def tasks_with_runs(self, *, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Give the ids of tasks that have runs."""
+        return await self._state_readers.run(lambda c: pruning.tasks(c, after, limit))
+
+    async def prunable_runs(self, query: PruneQuery) -> Page[str]:
+        """Give ids of runs that may go; see ``Store``."""
+        return await self._state_readers.run(lambda c: pruning.prunable(c, query))
+
+    async def size_of_runs(self, run_ids: Sequence[str]) -> RunsSize:
+        """Measure what runs take, logs included."""
+        size = await self._state_readers.run(lambda c: pruning.size(c, run_ids))
+        logs = await self._log_readers.run(lambda c: pruning.log_bytes(c, run_ids))
+        return replace(size, bytes=size.bytes + logs)
+
+    async def runs_with_input(
+        self, task_id: str, *, ended_before_ms: int, limit: int = 200, cursor: str | None = None
+    ) -> Page[str]:
+        """Give ids of ended runs that still have their payload; see ``Store``."""
+        return await self._state_readers.run(
+            lambda c: pruning.with_input(c, task_id, ended_before_ms, limit, cursor)
+        )
+
+    async def drop_inputs(self, run_ids: Sequence[str]) -> int:
+        """Forget what ended runs began with; see ``Store``."""
+        return await self._state.run(lambda c: pruning.drop_inputs(c, run_ids), essential=True)
+
+    async def drop_expired_keys(self, *, now_ms: int, limit: int = 500) -> int:
+        """Forget idempotency keys that stand for nothing any more."""
+        before = now_ms - codec.IDEMPOTENCY_MS
+        return await self._state.run(lambda c: pruning.drop_keys(c, before, limit), essential=True)
 
     # ── Logs ──
 
@@ -294,6 +435,10 @@ class SqliteStore:
         """Give all approvals by task, oldest first."""
         return await self._state_readers.run(approvals.every)
 
+    async def undelivered_notices(self) -> Mapping[str, NoticeState]:
+        """Give what is known of tasks whose last notice did not get through."""
+        return await self._state_readers.run(notices.undelivered)
+
     # ── Pauses, schedules, audit ──
 
     async def set_pause(self, pause: Pause) -> None:
@@ -307,6 +452,28 @@ class SqliteStore:
     async def pauses(self) -> Mapping[str, Pause]:
         """Give all pauses by task."""
         return await self._state_readers.run(pauses.every)
+
+    async def claim_signatures(self, keys: Sequence[str], *, now_ms: int, expires_ms: int) -> bool:
+        """Take signatures of a webhook as used, unless one was; see ``Store``."""
+        return await self._state.run(lambda c: signatures.claim(c, keys, now_ms, expires_ms))
+
+    async def release_signatures(self, keys: Sequence[str]) -> None:
+        """Forget signatures whose message started nothing."""
+        await self._state.run(lambda c: signatures.release(c, keys), essential=True)
+
+    async def note_tokens(self, run_id: str, total: int, spent: DaySpent | None) -> None:
+        """Keep the tokens a running run used so far; see ``Store``."""
+        await self._state.run(
+            lambda c: budgets.note_tokens(c, run_id, total, spent), essential=True
+        )
+
+    async def spending(self, *, since_day: str) -> Sequence[DaySpent]:
+        """Give what tasks spent on a day and later ones."""
+        return await self._state_readers.run(lambda c: budgets.since(c, since_day))
+
+    async def forget_spending(self, *, before_day: str) -> int:
+        """Forget what was spent before a day; gives how many rows."""
+        return await self._state.run(lambda c: budgets.forget(c, before_day), essential=True)
 
     async def schedule_slots(self) -> Mapping[str, int]:
         """Give the last fired cron slot of each task."""

@@ -17,8 +17,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
     text,
 )
+
+from dicode_mcp.runs.statistics import ENDED
 
 STATE = MetaData()
 LOGS = MetaData()
@@ -52,6 +55,14 @@ runs = Table(
     Column("exit_code", Integer),
     Column("signal", Integer),
     Column("pid", Integer),
+    Column("retry_of", String),
+    Column("retry_until_ms", BigInteger),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+    Column("cpu_ms", BigInteger),
+    Column("tokens", BigInteger),
+    Column("waited_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("paused_at_ms", BigInteger),
+    Column("limit_key", String),
 )
 """One row a run, narrow enough to list. ``error`` is the short form; bodies are in run_values."""
 
@@ -69,6 +80,7 @@ Index("runs_status", runs.c.status, runs.c.created_at_ms, runs.c.id)
 Index("runs_task_status", runs.c.task_id, runs.c.status, runs.c.created_at_ms, runs.c.id)
 _index_where("runs_parent", runs.c.parent_run_id, runs.c.created_at_ms, runs.c.id)
 _index_where("runs_root", runs.c.root_run_id, runs.c.created_at_ms, runs.c.id)
+_index_where("runs_retry", runs.c.retry_of)
 _index_where("runs_finished", runs.c.finished_at_ms)
 _index_where("runs_slot", runs.c.task_id, runs.c.slot_ms, unique=True)
 
@@ -92,6 +104,34 @@ run_values = Table(
 )
 """What a run ended with, whole; no row when the row in ``runs`` says it all."""
 
+questions = Table(
+    "questions",
+    STATE,
+    Column("run_id", String, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("key", String),
+    Column("message", LargeBinary, nullable=False),
+    Column("schema", LargeBinary, nullable=False),
+    Column("asked_at_ms", BigInteger, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False),
+    Column("answered_at_ms", BigInteger),
+    Column("answer", LargeBinary),
+    Column("actor", String),
+    Column("channel", String),
+    sqlite_with_rowid=False,
+)
+"""What runs asked. Answered without an ``answer`` means declined."""
+
+once_values = Table(
+    "once_values",
+    STATE,
+    Column("run_id", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What a run is to do only once although it may start again after an answer."""
+
 idempotency_keys = Table(
     "idempotency_keys",
     STATE,
@@ -101,6 +141,39 @@ idempotency_keys = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+Index("idempotency_keys_created", idempotency_keys.c.created_at_ms)
+
+run_days = Table(
+    "run_days",
+    STATE,
+    Column("task_id", String, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    *(Column(status.value, BigInteger, nullable=False) for status in ENDED),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("cpu_ms", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("durations", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Sums of the runs that ended on a UTC day, by task; kept when the runs are pruned.
+
+They are written with the end of each run, so they are exact, and blind to runs that are still on.
+"""
+Index("run_days_day", run_days.c.day, run_days.c.task_id)
+
+join_arrivals = Table(
+    "join_arrivals",
+    STATE,
+    Column("root_run_id", String, primary_key=True),
+    Column("task_id", String, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("fits", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The newest end of each source that a join has not used yet; empty but for trees that are on."""
+Index("join_arrivals_run", join_arrivals.c.run_id)
 
 kv = Table(
     "kv",
@@ -144,6 +217,43 @@ approvals = Table(
     Column("revision", String),
     sqlite_with_rowid=False,
 )
+
+notices = Table(
+    "notices",
+    STATE,
+    Column("task_id", String, primary_key=True),
+    Column("since_ms", BigInteger),
+    Column("count", BigInteger, nullable=False),
+    Column("told_ms", BigInteger),
+    Column("told", String, nullable=False),
+    Column("undelivered", BigInteger, nullable=False),
+    Column("delivery_ms", BigInteger),
+    Column("delivery_run_id", String),
+    Column("delivery_error", LargeBinary),
+    sqlite_with_rowid=False,
+)
+"""What people were told of a task's failures, and whether that got through."""
+
+budget_days = Table(
+    "budget_days",
+    STATE,
+    Column("task_id", String, primary_key=True),
+    Column("day", String, primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    Column("cpu_ms", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What tasks with a budget have spent, by local day (``2026-05-01``)."""
+
+hook_signatures = Table(
+    "hook_signatures",
+    STATE,
+    Column("key", String, primary_key=True),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+"""Hashes of signatures of webhooks that were used, for as long as they would be taken."""
 
 schedule_slots = Table(
     "schedule_slots",

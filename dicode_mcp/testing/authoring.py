@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from dicode_mcp.clock import Clock
 from dicode_mcp.protocols import GitRef, Store
 from dicode_mcp.registry import Registry
+from dicode_mcp.retention import Retention, Rule
 from dicode_mcp.service.approvals import Approvals, ApprovalsService
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.authoring import AuthoringService, Grounds
@@ -17,6 +18,7 @@ from dicode_mcp.service.changes import changes, grants
 from dicode_mcp.service.desk import Desk
 from dicode_mcp.service.dev_mode import DevModeService, Switches
 from dicode_mcp.service.entry_homes import Homes, OwnSet
+from dicode_mcp.service.history import HistoryService
 from dicode_mcp.service.previews import Previews
 from dicode_mcp.service.pushes import PushService
 from dicode_mcp.service.registries import Registries
@@ -38,6 +40,7 @@ from dicode_mcp.testing.checkouts import FakeCheckouts
 class Writers(TypedDict):
     """What ``Services`` calls them."""
 
+    history: HistoryService
     dev_mode: DevModeService
     authoring: AuthoringService
     pushes: PushService
@@ -119,6 +122,13 @@ def make_writers(
         clock=clock,
     )
     return {
+        "history": HistoryService(
+            store=store,
+            registry=registry,
+            retention=Retention(store, registry, clock, Rule(30 * 86400.0, 1000)),
+            audit=audit,
+            clock=clock,
+        ),
         "dev_mode": DevModeService(
             switches=Switches(known, remotes, LocalSource, WorkTreeSource),
             sources=listing,

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from dicode_mcp.budgets import Budgets
 from dicode_mcp.chains import Chains
 from dicode_mcp.conditions import Condition, ConditionType, find
 from dicode_mcp.dispatch import LocalDispatcher
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus
+from dicode_mcp.limits import limit_of
 from dicode_mcp.protocols import RunQuery, Store
 from dicode_mcp.queue import Claim, Queue
 from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.runs.model import Outcome, Reason, Run, RunError, RunStatus
-from dicode_mcp.spec.model import FailureChain, Task, TaskSpec
+from dicode_mcp.spec.model import FailureChain, RunInputsSpec, Task, TaskSpec
+from dicode_mcp.telling import Notices, NotifySettings
 from dicode_mcp.testing.clock import FakeClock
 from dicode_mcp.testing.store import MemoryStore
 
@@ -40,6 +45,10 @@ class Rooms:
         *,
         slots: int = 1_000_000,
         on_failure_chain: FailureChain | None = None,
+        notify: NotifySettings | None = None,
+        zone: ZoneInfo | None = None,
+        random: Random | None = None,
+        run_inputs: RunInputsSpec | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.store: Store = store or MemoryStore()
@@ -47,7 +56,9 @@ class Rooms:
         self.registry = Registry(self.bus, self.clock, [SOURCE])
         self.registry.started()
         self.chains = Chains(self.registry)
-        self.dispatcher = LocalDispatcher(slots, self.clock)
+        self.notices = Notices(self.registry, notify or NotifySettings())
+        self.dispatcher = LocalDispatcher(slots, self.clock, limit_of(self.registry))
+        self.budgets = Budgets(self.registry, self.store, self.clock, zone or ZoneInfo("UTC"))
         self.queue = Queue(
             self.store,
             self.registry,
@@ -56,6 +67,10 @@ class Rooms:
             self.bus,
             self.clock,
             on_failure_chain,
+            self.notices,
+            random=random,
+            run_inputs=run_inputs,
+            budgets=self.budgets,
         )
         self.dispatcher.open()
 
@@ -111,6 +126,8 @@ class InstantRunner:
         """The newest run that is on, by held task."""
         self.holding = 0
         """How many runs are held now."""
+        self.busy = 0
+        """How many runs it is at work on, until what follows from them has been handed on."""
         self.most_on: dict[str, int] = {}
         self._count: dict[str, int] = {}
 
@@ -119,13 +136,17 @@ class InstantRunner:
         async with asyncio.TaskGroup() as group:
             while True:
                 run_id = await self._rooms.dispatcher.next()
-                group.create_task(self._execute(run_id))
+                self.busy += 1
+                group.create_task(self._execute(run_id)).add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self.busy -= 1
 
     def release(self, task_id: str, status: RunStatus = RunStatus.SUCCESS) -> None:
         """Let the held run of a task end."""
         future = self._releases[task_id]
         if not future.done():
-            future.set_result(self._outcome(status, None))
+            future.set_result(self.outcome(status, None))
 
     async def _execute(self, run_id: str) -> None:
         try:
@@ -153,7 +174,7 @@ class InstantRunner:
 
         def stop(reason: Reason) -> None:
             if not future.done():
-                future.set_result(self._outcome(RunStatus.CANCELLED, None, reason))
+                future.set_result(self.outcome(RunStatus.CANCELLED, None, reason))
 
         self._rooms.queue.on_stop(run.id, stop)
         try:
@@ -169,11 +190,12 @@ class InstantRunner:
         else:
             end = self._ends.get(run.task_id, RunStatus.SUCCESS)
         status, value = end if isinstance(end, tuple) else (end, None)
-        return self._outcome(status, value)
+        return self.outcome(status, value)
 
-    def _outcome(
-        self, status: RunStatus, value: str | None, reason: Reason | None = None
+    def outcome(
+        self, status: RunStatus, value: str | None = None, reason: Reason | None = None
     ) -> Outcome:
+        """Make an end of the kind this runner gives."""
         error = None
         if status is not RunStatus.SUCCESS:
             error = RunError(reason or "script_error", f"ended as {status.value}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import Run
+from dicode_mcp.runs.questions import Answered, Draft
 from dicode_mcp.spec.model import Task
 
 
@@ -19,6 +20,8 @@ class FakeTaskCalls:
 
     def __init__(self) -> None:
         self.kv: dict[str, Any] = {}
+        self.once: dict[str, Any] = {}
+        self.answers: dict[str | int, Answered] = {}
         self.asked: list[tuple[str, Any]] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -48,6 +51,12 @@ class FakeTaskCalls:
         finally:
             self.in_flight -= 1
         return {"runID": f"child-{target}", "status": "success", "returnValue": dict(params)}
+
+    async def agent(self, run: Run, task: Task, name: str, payload: Any, limit: Any) -> Any:
+        """Pretend to run an agent: it prints its payload."""
+        self._check(name in task.spec.permissions.dicode.agents)
+        self.asked.append((name, limit))
+        return payload
 
     async def trigger(self, run: Run, task: Task, target: str, input: Any) -> dict[str, Any]:
         """Pretend to start a task."""
@@ -81,11 +90,37 @@ class FakeTaskCalls:
         """List."""
         return sorted(key for key in self.kv if key.startswith(prefix))
 
+    async def answer_to(self, run: Run, task: Task, draft: Draft, place: int) -> Answered | None:
+        """Give the answer a test has put for the key, or for the place of one without."""
+        self.asked.append(("ask", draft.message))
+        return self.answers.get(draft.key or place)
+
+    async def once_get(self, run: Run, task: Task, key: str) -> dict[str, Any]:
+        """Read."""
+        return {"found": key in self.once, "value": self.once.get(key)}
+
+    async def once_put(self, run: Run, task: Task, key: str, value: Any) -> Any:
+        """Write, once."""
+        return self.once.setdefault(key, value)
+
+    async def replay(
+        self, run: Run, task: Task, run_id: str, params: Mapping[str, Any], **edited: Any
+    ) -> dict[str, Any]:
+        """Pretend to start a run again."""
+        self._check(task.spec.permissions.dicode.runs_replay)
+        self.asked.append(("replay", (run_id, dict(params), edited)))
+        return {"runID": f"again-{run_id}", "task": task.id, "taskChanged": False}
+
     async def progress(
         self, run: Run, task: Task, done: float, total: float | None, message: str
     ) -> None:
         """Note."""
         self.asked.append(("progress", (done, total, message)))
+
+    async def usage(self, run: Run, task: Task, tokens: int) -> dict[str, Any]:
+        """Note."""
+        self.asked.append(("usage", tokens))
+        return {"tokens": tokens, "left": None}
 
     def _check(self, granted: bool) -> None:
         if not granted:

@@ -3,7 +3,7 @@
 In the handshake era a question is a request of its own, sent while the call goes on. In the era
 without handshake the call ends with its questions (``InputNeeded``) and the client repeats it with
 the answers; the handler then runs again from its start. So a handler asks before it changes
-anything, and asks the same things each time.
+anything, or notes what it has done (``keep``) and goes on from there (``recall``).
 """
 
 from __future__ import annotations
@@ -54,11 +54,18 @@ class Client(Protocol):
         """Send a log message, if the client wants this level."""
         ...
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
+    async def ask(
+        self, questions: Mapping[str, Question], *, keep: Mapping[str, Any] | None = None
+    ) -> dict[str, Reply]:
         """Give the answers by the questions' names, which are unique within a handler.
 
-        Raises ``MCPError`` (-32021) or NOT_SUPPORTED when the client cannot answer.
+        ``keep`` is what ``recall`` gives when the call is made again with the answers. Raises
+        ``MCPError`` (-32021) or NOT_SUPPORTED when the client cannot answer.
         """
+        ...
+
+    def recall(self, name: str) -> Any:
+        """Give what an earlier round of this call kept; None when there is nothing."""
         ...
 
 
@@ -78,9 +85,15 @@ class NoClient:
     async def log(self, level: t.LoggingLevel, data: Any) -> None:
         """Do nothing."""
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
+    async def ask(
+        self, questions: Mapping[str, Question], *, keep: Mapping[str, Any] | None = None
+    ) -> dict[str, Reply]:
         """Refuse."""
         raise _cannot_ask()
+
+    def recall(self, name: str) -> Any:
+        """Give nothing."""
+        return None
 
 
 class RequestClient:
@@ -114,7 +127,13 @@ class RequestClient:
                 t.LoggingMessageNotification(params=message), self._ctx.request_id
             )
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
+    def recall(self, name: str) -> Any:
+        """Give what an earlier round of this call kept."""
+        return self._rounds.kept.get(name)
+
+    async def ask(
+        self, questions: Mapping[str, Question], *, keep: Mapping[str, Any] | None = None
+    ) -> dict[str, Reply]:
         """Give the answers by the questions' names."""
         if not self.can(*questions.values()):
             raise incapable(questions.values()) if is_modern(self._ctx) else _cannot_ask()
@@ -124,7 +143,7 @@ class RequestClient:
         if len(replies) == len(questions):
             return replies
         missing = {name: q for name, q in questions.items() if name not in replies}
-        raise InputNeeded(self._rounds.next(missing))
+        raise InputNeeded(self._rounds.next(missing, keep))
 
     @property
     def _capabilities(self) -> t.ClientCapabilities:

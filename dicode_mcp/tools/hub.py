@@ -43,6 +43,8 @@ from dicode_mcp.tools.caller import Context, connection_of, is_modern, principal
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.15
+RUN_GATHER_S = 0.02
+"""For runs and their logs: somebody who follows one reads along."""
 SEND_S = 5.0
 _EVENTS = 8192
 
@@ -88,26 +90,55 @@ def change_of(event: Event) -> Change:
         case DevModeSwitched():
             # Told to every client, not only to those that watch the sources.
             return Change(resources=True, uris=frozenset({Address("sources").uri}))
-        case RunChanged(run_id):
-            return Change(uris=frozenset({Address("run", run_id).uri}))
+        case RunChanged(run_id, task_id):
+            # A task shows its last run.
+            uris = (Address("run", run_id).uri, Address("task", task_id).uri)
+            return Change(uris=frozenset(uris))
         case LogAppended(run_id):
             return Change(uris=frozenset({Address("logs", run_id).uri}))
         case _:
             return Change()
 
 
+class _Gathered:
+    """Changes that clients are told of together."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._pending = Change()
+        self._wake = asyncio.Event()
+
+    def note(self, change: Change) -> None:
+        if change:
+            self._pending |= change
+            self._wake.set()
+
+    async def take(self) -> Change:
+        """Wait for a change, and for those that come with it."""
+        await self._wake.wait()
+        await asyncio.sleep(self._seconds)
+        self._wake.clear()
+        change, self._pending = self._pending, Change()
+        return change
+
+
 class Hub:
     """Knows the clients that want to be told, and tells them while ``run`` runs."""
 
-    def __init__(self, events: EventBus, *, gather_s: float = GATHER_S) -> None:
+    def __init__(
+        self,
+        events: EventBus,
+        *,
+        gather_s: float = GATHER_S,
+        run_gather_s: float = RUN_GATHER_S,
+    ) -> None:
         self._events = events
-        self._gather_s = gather_s
+        self._changes = _Gathered(gather_s)
+        self._runs = _Gathered(run_gather_s)
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
         self._wanted: Counter[str] = Counter()
         self._clients: dict[Connection, _Client] = {}
-        self._pending = Change()
-        self._wake = asyncio.Event()
         self._senders: asyncio.TaskGroup | None = None
 
     @property
@@ -122,21 +153,23 @@ class Hub:
                 self._senders = senders
                 for client in self._clients.values():
                     client.start(senders)
-                senders.create_task(self._tell())
+                senders.create_task(self._tell(self._changes))
+                senders.create_task(self._tell(self._runs))
                 lost = 0
                 async for event in subscription:
-                    self._note(change_of(event))
+                    of_run = isinstance(event, RunChanged | LogAppended)
+                    (self._runs if of_run else self._changes).note(change_of(event))
                     if subscription.lost > lost:
                         lost = subscription.lost
-                        self._note(Change(resources=True, all=True))
+                        self._changes.note(Change(resources=True, all=True))
 
     def tools_changed(self) -> None:
         """Say that the set of tools is another."""
-        self._note(Change(tools=True))
+        self._changes.note(Change(tools=True))
 
     def prompts_changed(self) -> None:
         """Say that the set of prompts is another."""
-        self._note(Change(prompts=True))
+        self._changes.note(Change(prompts=True))
 
     def close(self) -> None:
         """End the modern era's listen streams in order; call it when the server stops."""
@@ -193,17 +226,9 @@ class Hub:
         finally:
             self._wanted -= counted
 
-    def _note(self, change: Change) -> None:
-        if change:
-            self._pending |= change
-            self._wake.set()
-
-    async def _tell(self) -> None:
+    async def _tell(self, gathered: _Gathered) -> None:
         while True:
-            await self._wake.wait()
-            await asyncio.sleep(self._gather_s)
-            self._wake.clear()
-            change, self._pending = self._pending, Change()
+            change = await gathered.take()
             for client in self._clients.values():
                 client.tell(change)
             await self._publish(change)

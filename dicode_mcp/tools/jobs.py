@@ -8,7 +8,7 @@ get handles.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import mcp_types as t
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools.caller import Context, is_modern, principal_of
-from dicode_mcp.tools.questions import Question, Reply, fitting, missing_capability
+from dicode_mcp.tools.questions import Question, Reply, fitting, missing_capability, offers
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 1000
@@ -118,7 +118,7 @@ class JobMethods:
         job = await self._jobs.get(principal_of(ctx), params.task_id)
         if job is None:
             raise _unknown()
-        return shown(job)
+        return shown(answerable(job, ctx.session.client_capabilities))
 
     async def _update(self, ctx: Context, params: JobUpdateParams) -> dict[str, Any]:
         _admit(ctx, params)
@@ -148,6 +148,17 @@ def _admit(ctx: Context, params: JobParams) -> None:
                 t.HEADER_MISMATCH,
                 f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter",
             )
+
+
+def answerable(job: Job, declared: t.ClientCapabilities | None) -> Job:
+    """Give a job without questions that the client did not say it can answer: it goes on waiting.
+
+    What it waits for stands in its message.
+    """
+    capable = declared or t.ClientCapabilities()
+    if all(offers(capable, question) for question in job.questions.values()):
+        return job
+    return replace(job, status="working", questions={})
 
 
 def _fitting(job: Job, given: Mapping[str, Any]) -> dict[str, Reply]:

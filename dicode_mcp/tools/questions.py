@@ -26,6 +26,10 @@ REPLIES: Mapping[type[BaseModel], type[BaseModel]] = {
 """The kind of answer to each kind of question."""
 
 
+_KEPT = ""
+"""Where the state holds what a call noted; no question has an empty name."""
+
+
 class InputNeeded(Exception):
     """Ends a call of the era without handshake with its questions. It is no error."""
 
@@ -37,8 +41,10 @@ class InputNeeded(Exception):
 class Rounds:
     """What the client has answered so far in a call; it travels sealed as ``requestState``."""
 
-    def __init__(self, heard: dict[str, Any]) -> None:
+    def __init__(self, heard: dict[str, Any], kept: Mapping[str, Any] | None = None) -> None:
         self._heard = heard
+        self.kept: Mapping[str, Any] = kept or {}
+        """What an earlier round of the call noted for the ones after it."""
 
     @classmethod
     def read(cls, params: t.InputResponseRequestParams) -> Rounds:
@@ -48,7 +54,8 @@ class Rounds:
             name: reply.model_dump(by_alias=True, mode="json", exclude_none=True)
             for name, reply in (params.input_responses or {}).items()
         }
-        return cls({**before, **now})
+        kept = before.pop(_KEPT, {})
+        return cls({name: reply for name, reply in {**before, **now}.items() if name}, kept)
 
     def replies(self, questions: Mapping[str, Question]) -> dict[str, Reply]:
         """Give the answers that fit their questions; answers to anything else are passed over."""
@@ -59,11 +66,19 @@ class Rounds:
         }
         return {name: reply for name, reply in found.items() if reply is not None}
 
-    def next(self, missing: Mapping[str, Question]) -> t.InputRequiredResult:
-        """Give the result that asks for what is missing and remembers what was heard."""
-        kept = {name: reply for name, reply in self._heard.items() if name not in missing}
+    def next(
+        self, missing: Mapping[str, Question], keep: Mapping[str, Any] | None = None
+    ) -> t.InputRequiredResult:
+        """Give the result that asks for what is missing and remembers what was heard, and ``keep``.
+
+        ``keep`` adds to what earlier rounds noted.
+        """
+        state = {name: reply for name, reply in self._heard.items() if name not in missing}
+        noted = {**self.kept, **(keep or {})}
+        if noted:
+            state[_KEPT] = noted
         return t.InputRequiredResult(
-            input_requests=dict(missing), request_state=json.dumps(kept, separators=(",", ":"))
+            input_requests=dict(missing), request_state=json.dumps(state, separators=(",", ":"))
         )
 
 

@@ -11,10 +11,10 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.tools import missing
 from dicode_mcp.tools import schemas as s
+from dicode_mcp.tools.asking import RUN, waited
 from dicode_mcp.tools.jobs import Job
-from dicode_mcp.tools.progress import Teller
 from dicode_mcp.tools.registry import Answer, Call, ToolDef
-from dicode_mcp.tools.run_jobs import job_of
+from dicode_mcp.tools.run_jobs import is_over, job_of
 from dicode_mcp.tools.sizes import LARGE, SMALL, fit_lines, fit_page, fit_run
 
 DEFAULT_LIMIT = 50
@@ -30,18 +30,30 @@ async def run_task(call: Call, args: dict[str, Any]) -> Answer | Job:
 
     A client that takes jobs waits less: it asks about the job, whose id is the run's.
     """
-    run = await _started(call, args)
+    # Started by an earlier round of this call, which then had something to ask.
+    earlier = call.client.recall(RUN)
+    if earlier is None:
+        run = await _started(call, args)
+    else:
+        run = await call.services.runs.get(call.principal, earlier)
     seconds = args.get("wait_seconds", DEFAULT_WAIT_S)
     if not call.takes_jobs:
-        return fit_run(await _waited(call, run, seconds))
-    run = await _waited(call, run, min(seconds, JOB_WAIT_S))
-    return fit_run(run) if RunStatus(run["status"]).ended else job_of(run)
+        return fit_run(await waited(call, run, seconds, series=True))
+    job_id = run["run_id"]
+    run = await waited(call, run, min(seconds, JOB_WAIT_S), put=False, series=True)
+    return fit_run(run) if is_over(run) else job_of(run, job_id)
 
 
 async def get_run(call: Call, args: dict[str, Any]) -> Answer:
     """Show one run, after waiting for its end if asked."""
-    run = await call.services.runs.get(call.principal, args["run_id"])
-    return fit_run(await _waited(call, run, args.get("wait_seconds", 0)))
+    tree = args.get("tree", False)
+    run = await call.services.runs.get(call.principal, args["run_id"], tree=tree)
+    seconds = args.get("wait_seconds", 0)
+    if seconds > 0 and not RunStatus(run["status"]).ended:
+        run = await waited(call, run, seconds)
+        if tree:
+            run = await call.services.runs.get(call.principal, args["run_id"], tree=True)
+    return fit_run(run)
 
 
 async def get_runs(call: Call, args: dict[str, Any]) -> Answer:
@@ -110,17 +122,8 @@ async def _start(call: Call, args: dict[str, Any], params: Any) -> dict[str, Any
         params=params,
         input=args.get("input"),
         idempotency_key=args.get("idempotency_key"),
+        priority=args.get("priority"),
     )
-
-
-async def _waited(call: Call, run: dict[str, Any], seconds: float) -> dict[str, Any]:
-    if seconds > 0 and not RunStatus(run["status"]).ended:
-        teller = Teller(call.report, call.clock, client=call.client)
-        async with teller.beating():
-            run = await call.services.runs.wait(
-                call.principal, run["run_id"], seconds, teller.on_told
-            )
-    return run
 
 
 def _epoch_ms(name: str, text: str) -> int:
@@ -149,7 +152,8 @@ TOOLS = (
             "Run a task now and return its result, or the run's id while it is still on. Check "
             "get_task for the params first: unknown, missing or wrong ones are refused before a "
             "run exists, all named at once. Waits up to wait_seconds; if the status is then "
-            "queued or running, call get_run with the run_id. The run never depends on this "
+            "queued or running, call get_run with the run_id; if waiting, it asks the user "
+            "something (question): answer_run. The run never depends on this "
             "call: cancelling it or losing the connection does not end the run (cancel_run does). "
             "Returns status, return_value, output, the last log lines and, for a failure, error "
             "with file and line and the next useful call. What a task does is up to the task: "
@@ -168,6 +172,11 @@ TOOLS = (
                     0,
                     MAX_WAIT_S,
                     DEFAULT_WAIT_S,
+                ),
+                "priority": s.whole(
+                    "Higher starts first when slots are short; the task's own by default.",
+                    -100,
+                    100,
                 ),
                 "idempotency_key": s.text(
                     "Same key and task within 24 h: the same run, not a second one.",
@@ -223,7 +232,8 @@ TOOLS = (
         title="Show a run",
         description=(
             "Show one run: status, return_value, output, times, the last 20 log lines. Use it "
-            "after run_task returned before the end; with wait_seconds it waits for the end. For a "
+            "after run_task returned before the end; with wait_seconds it waits for the end or a "
+            "question (status waiting). For a "
             "failure, error names the message, the task's file and line, and next says which call "
             "helps most. A return value too long for the answer is left out "
             "(return_value_truncated); read the linked resource dicode://runs/{run_id} for it."
@@ -234,6 +244,7 @@ TOOLS = (
                 "wait_seconds": s.whole(
                     "How long to wait for the end if the run is still on.", 0, MAX_WAIT_S, 0
                 ),
+                "tree": s.flag("Add every run under its root: chains, attempts, children.", False),
             },
             "run_id",
         ),
@@ -284,7 +295,7 @@ TOOLS = (
             "it is."
         ),
         input_schema=s.arguments({"run_id": s.RUN_ID}, "run_id"),
-        output_schema=s.brief(s.RUN),
+        output_schema=s.SAME_RUN,
         annotations=t.ToolAnnotations(
             title="Cancel a run",
             read_only_hint=False,

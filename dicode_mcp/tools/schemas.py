@@ -147,6 +147,7 @@ _RUN_LINE: Schema = {
     "replay_of": _STRING,
     "revision": _STRING,
     "hash": _STRING,
+    "pinned": _BOOLEAN,
 }
 _RUN_KEYS = ("run_id", "task", "status", "trigger")
 
@@ -165,6 +166,12 @@ RUN = shape(
     {
         **_RUN_LINE,
         "root_run_id": _STRING,
+        "slot": _STRING,
+        "catchup": _BOOLEAN,
+        "delay_ms": _INTEGER,
+        "priority": _INTEGER,
+        "cpu_ms": _INTEGER,
+        "tokens": _INTEGER,
         "return_value": {"description": "what the task returned, any JSON"},
         "return_value_truncated": _BOOLEAN,
         "output": shape(
@@ -182,17 +189,33 @@ RUN = shape(
         "output_truncated": _BOOLEAN,
         "exit_code": _INTEGER,
         "signal": _INTEGER,
+        "question": {"type": "object", "description": "number, message, schema, deadline"},
+        "answers": LIST,
         "logs_tail": LOG_LINES,
         "logs_tail_truncated": _BOOLEAN,
+        "retry_of": _STRING,
+        "replay": _OBJECT,
+        "not_before": _STRING,
+        "attempts": {"type": "array", "items": _STRING},
+        "next_attempt": _OBJECT | {"description": "the run that tries again, and when"},
+        "tree": LIST,
+        "tree_truncated": _BOOLEAN,
         "next": {"type": "string", "description": "the call that helps most now"},
     },
     *_RUN_KEYS,
     "logs_tail",
 )
 
+SAME_RUN = shape({"run_id": _STRING, "task": _STRING, "status": _STRING}, *_RUN_KEYS[:3]) | {
+    "description": "a run, as get_run shows it"
+}
+
 RUNS = shape(
     {
-        "runs": {"type": "array", "items": shape({**_RUN_LINE, "error": _OBJECT}, *_RUN_KEYS)},
+        "runs": {
+            "type": "array",
+            "items": shape({**_RUN_LINE, "error": _OBJECT, "question": _OBJECT}, *_RUN_KEYS),
+        },
         "next_cursor": _STRING,
     },
     "runs",
@@ -226,6 +249,7 @@ _TASK_LINE: Schema = {
     "tags": {"type": "array", "items": _STRING},
     "runtime": _STRING,
     "trigger": _OBJECT,
+    "webhook_url": _STRING,
     "enabled": _BOOLEAN,
     "kept": {
         "type": "boolean",
@@ -265,6 +289,8 @@ TASK = shape(
             "items": shape({"path": _STRING, "size": _INTEGER}, "path", "size"),
         },
         "files_truncated": _BOOLEAN,
+        "budget": _OBJECT,
+        "note": _STRING,
         "problems": PROBLEMS,
         "pending": PENDING,
         "origins": {
@@ -287,7 +313,7 @@ TASKS = shape(
             "items": shape({**_TASK_LINE, "conditions": LIST}, *_TASK_KEYS),
         },
         "next_cursor": _STRING,
-        "note": {"type": "string", "description": "why nothing was found"},
+        "note": {"type": "string", "description": "why nothing was found, or what is left out"},
     },
     "tasks",
 )
@@ -439,6 +465,7 @@ STATUS = shape(
         "tasks": {"type": "object", "additionalProperties": _INTEGER},
         "sources": _INTEGER,
         "slots": {"type": "object", "additionalProperties": _INTEGER},
+        "asking": _INTEGER,
         "runs_last_24h": {"type": "object", "additionalProperties": _INTEGER},
         "runtimes": {
             "type": "array",
@@ -447,6 +474,16 @@ STATUS = shape(
             ),
         },
         "sandbox": shape({"enforced": _BOOLEAN, "message": _STRING}, "enforced"),
+        "notifications": shape(
+            {
+                "task": _STRING,
+                "failing": _INTEGER,
+                "last_error": _STRING,
+                "last_run_id": _STRING,
+            },
+            "task",
+            "failing",
+        ),
         "notes": {"type": "array", "items": _STRING},
     },
     "version",

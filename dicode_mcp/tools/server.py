@@ -22,13 +22,25 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from dicode_mcp.clock import Clock, SystemClock
 from dicode_mcp.service import Services
 from dicode_mcp.service.principal import Principal
-from dicode_mcp.tools import approvals, authoring, registries, runs, sharing, sources, status, tasks
+from dicode_mcp.tools import (
+    answering,
+    approvals,
+    authoring,
+    history,
+    registries,
+    replays,
+    runs,
+    sharing,
+    sources,
+    status,
+    tasks,
+)
 from dicode_mcp.tools.caller import Context, principal_of
 from dicode_mcp.tools.client import RequestClient, set_level
 from dicode_mcp.tools.completions import TEMPLATE_VARIABLES, Completions
 from dicode_mcp.tools.guidance import PROMPTS
 from dicode_mcp.tools.hub import Hub
-from dicode_mcp.tools.jobs import Job, JobMethods, Jobs, created
+from dicode_mcp.tools.jobs import Job, JobMethods, Jobs, answerable, created
 from dicode_mcp.tools.prompts import PromptBook
 from dicode_mcp.tools.questions import InputNeeded
 from dicode_mcp.tools.registry import Call, ToolRegistry
@@ -41,6 +53,9 @@ LIST_TTL_MS = 60_000
 ALL_TOOLS = (
     *tasks.TOOLS,
     *runs.TOOLS,
+    *answering.TOOLS,
+    *replays.TOOLS,
+    *history.TOOLS,
     *sources.TOOLS,
     *authoring.TOOLS,
     *registries.TOOLS,
@@ -56,7 +71,8 @@ on a schedule, a webhook, after another task, or when you call run_task.
 Order of work:
 1. list_tasks finds ids and what is broken; get_task shows one task's params and manifest.
 2. run_task runs it and waits. If the status is queued or running, call get_run with the run_id \
-and wait_seconds. A run goes on even if your call is cancelled; cancel_run ends it.
+and wait_seconds. A run goes on even if your call is cancelled; cancel_run ends it. A run that is \
+waiting asks the user something: show them its question, then answer_run.
 3. After a failure read error (file and line), logs_tail and next in the answer; get_logs with \
 tail has more. Mend the file, then check it with validate_task.
 4. Files of a local source are live as soon as they are saved: get_task shows the new hash, or \
@@ -199,7 +215,9 @@ class _Handlers:
             result = await self._offer.tools.call(params.name, params.arguments or {}, call)
         except InputNeeded as needed:
             return needed.result
-        return created(result) if isinstance(result, Job) else result
+        if not isinstance(result, Job):
+            return result
+        return created(answerable(result, ctx.session.client_capabilities))
 
     async def list_prompts(
         self, ctx: Context, params: t.PaginatedRequestParams | None

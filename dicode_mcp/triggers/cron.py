@@ -20,8 +20,9 @@ from dicode_mcp.events import EventBus, RunChanged, Subscription, TasksChanged
 from dicode_mcp.protocols import Store
 from dicode_mcp.queue import Queue
 from dicode_mcp.registry import Entry, Registry
-from dicode_mcp.runs.model import RunStatus
-from dicode_mcp.triggers.catchup import Fire
+from dicode_mcp.runs.model import Run, RunStatus
+from dicode_mcp.triggers.catchup import GRACE_MS, MOST_CAUGHT_UP, Fire
+from dicode_mcp.triggers.missed import Miss, MissedRuns, Why
 from dicode_mcp.triggers.starter import Started, Starter
 from dicode_mcp.triggers.timetable import Plan, Timetable, plan_of
 
@@ -33,6 +34,8 @@ LONGEST_NAP_S = 30.0
 """How soon a jump of the wall clock is noticed at the latest."""
 TURN_BACK_MS = 60_000
 """A clock that was put back by less is waited out."""
+JUMP_MS = 5_000
+"""By how much the wall clock must run ahead of the monotonic one to be called a jump."""
 _AT_ONCE = 64
 """Writes in flight: enough for the store to commit them in groups."""
 _PAUSES_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
@@ -63,7 +66,8 @@ class CronTrigger:
         self._bus = bus
         self._clock = clock
         self._zone = zone
-        self._starter = Starter(queue, store)
+        self._starter = Starter(queue)
+        self._missed = MissedRuns(registry, clock)
         self._table = Timetable()
         self._stored: dict[str, int] = {}
         """The store's slots of tasks that this server has not met yet."""
@@ -76,8 +80,13 @@ class CronTrigger:
         self._changed: set[str] = set()
         self._free: set[str] = set()
         """Tasks with a backlog whose run before it has ended."""
+        self._resumed: set[str] = set()
+        """Tasks whose slots since the server's last life have not been looked at yet."""
         self._wake = asyncio.Event()
         self._seen_ms = 0
+        self._ahead_ms: float | None = None
+        """By how much the wall clock is ahead of the monotonic one."""
+        self._jumped = False
 
     def next_run_ms(self, task_id: str) -> int | None:
         """Give when cron starts a task next (epoch ms), jitter included; None when it does not."""
@@ -87,11 +96,11 @@ class CronTrigger:
         """Keep time until cancelled."""
         with self._bus.subscribe(_EVENTS_HELD, (TasksChanged, RunChanged)) as events:
             self._stored = dict(await self._patiently(self._store.schedule_slots))
-            self._starter.recover(await self._patiently(self._store.unfinished_runs))
             self._seen_ms = self._clock.now_ms()
             self._look_at_all()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(events))
+                group.create_task(self._missed.run())
                 while True:
                     await self._turn()
 
@@ -101,8 +110,8 @@ class CronTrigger:
             if isinstance(event, TasksChanged):
                 self._changed.update(event.task_ids)
                 self._wake.set()
-            elif isinstance(event, RunChanged) and RunStatus(event.status).ended:
-                self._run_ended(event)
+            elif isinstance(event, RunChanged):
+                self._run_moved(event)
             if events.lost != lost:
                 lost = events.lost
                 self._look_at_all()
@@ -112,7 +121,15 @@ class CronTrigger:
         self._changed.update(self._table.task_ids())
         self._wake.set()
 
-    def _run_ended(self, event: RunChanged) -> None:
+    def _run_moved(self, event: RunChanged) -> None:
+        if event.status == RunStatus.QUEUED:
+            return
+        began = self._starter.began(event.task_id, event.run_id)
+        # One that was submitted late has been told of already.
+        if began is not None and self._clock.now_ms() - began.created_at_ms > GRACE_MS:
+            self._note_late(began, Why.QUEUE)
+        if not RunStatus(event.status).ended:
+            return
         if self._starter.ended(event.task_id, event.run_id) and event.task_id in self._backlog:
             self._free.add(event.task_id)
             self._wake.set()
@@ -137,6 +154,9 @@ class CronTrigger:
 
     def _follow_the_clock(self) -> None:
         now = self._clock.now_ms()
+        ahead = now - self._clock.monotonic() * 1000
+        self._jumped = self._ahead_ms is not None and ahead - self._ahead_ms > JUMP_MS
+        self._ahead_ms = ahead
         if now >= self._seen_ms - TURN_BACK_MS:
             self._seen_ms = max(self._seen_ms, now)
             return
@@ -178,6 +198,8 @@ class CronTrigger:
         if old is None or last is None or not old.same_slots(plan):
             self._forget_backlog(task_id)
             last = stored if old is None else None
+            if last is not None:
+                self._resumed.add(task_id)
         if last is None:
             last = self._unsaved[task_id] = now
         self._table.put(plan, min(last, now))
@@ -206,19 +228,20 @@ class CronTrigger:
         await asyncio.sleep(0)
 
     def _decide(self, task_id: str) -> None:
-        settlement = self._table.settle(task_id, self._clock.now_ms())
+        now = self._clock.now_ms()
+        settlement = self._table.settle(task_id, now)
+        why = Why.SERVER_OFF if task_id in self._resumed else Why.STALLED
+        why = Why.CLOCK_JUMPED if self._jumped and why is Why.STALLED else why
+        self._resumed.discard(task_id)
         if settlement.upto_ms is None:
             self._table.dealt_with(task_id, None)
             return
-        if settlement.missed:
-            log.warning(
-                "a cron task missed slots",
-                extra={
-                    "task_id": task_id,
-                    "caught_up": sum(fire.catchup for fire in settlement.fires),
-                    "older_ones_dropped": settlement.dropped,
-                },
-            )
+        plan, last = self._table.plan(task_id), self._table.last_ms(task_id)
+        if settlement.missed and plan is not None and last is not None:
+            self._missed.note(Miss(task_id, plan.schedule, why, now, after_ms=last))
+        if settlement.dropped:
+            extra = {"task_id": task_id, "caught_up": MOST_CAUGHT_UP}
+            log.warning("a cron task missed more slots than are caught up", extra=extra)
         self._backlog[task_id] = deque(settlement.fires)
         self._upto[task_id] = settlement.upto_ms
 
@@ -232,7 +255,9 @@ class CronTrigger:
             if started in (Started.BUSY, Started.TROUBLE):
                 self._later(task_id, started)
                 return
-            backlog.popleft()
+            fire = backlog.popleft()
+            if self._failures.get(task_id) and not fire.catchup:
+                self._note_slot(plan, fire.slot_ms, Why.STORAGE)
             written = started is Started.WRITTEN
         upto = self._upto[task_id]
         if written:
@@ -241,6 +266,18 @@ class CronTrigger:
             self._unsaved[task_id] = upto
         self._forget_backlog(task_id)
         self._table.dealt_with(task_id, upto)
+
+    def _note_late(self, run: Run, why: Why) -> None:
+        plan = self._table.plan(run.task_id)
+        if plan is not None and run.slot_ms is not None:
+            self._note_slot(plan, run.slot_ms, why)
+
+    def _note_slot(self, plan: Plan, slot_ms: int, why: Why) -> None:
+        """Take note of a slot when it is late now."""
+        now = self._clock.now_ms()
+        if now - plan.schedule.due(plan.task_id, slot_ms) > GRACE_MS:
+            miss = Miss(plan.task_id, plan.schedule, why, now, slot_ms=slot_ms)
+            self._missed.note(miss)
 
     def _later(self, task_id: str, started: Started) -> None:
         """Come back to a task: soon after trouble; else its run's end is told, or looked up."""

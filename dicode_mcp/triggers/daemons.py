@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field
 
 from dicode_mcp.clock import Clock
-from dicode_mcp.conditions import Condition, ConditionType, find
+from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import STORAGE_TROUBLE, Code, DicodeError
 from dicode_mcp.events import EventBus, Subscription, TasksChanged
 from dicode_mcp.queue import Queue
@@ -88,8 +88,11 @@ class DaemonTrigger:
         entry = self._registry.get(task_id)
         if entry is None or entry.task is None or not entry.task.spec.trigger.daemon:
             return None
-        paused = find(entry.conditions, ConditionType.PAUSED)
-        if paused is not None and paused.status:
+        # A daemon that is on goes on when its budget is spent; one that ended waits for the day.
+        held = [ConditionType.PAUSED]
+        if self._daemons.get(task_id, _Daemon(task_id)).run_id is None:
+            held.append(ConditionType.BUDGET_REACHED)
+        if any(c.status for c in entry.conditions if c.type in held):
             return None
         return Wanted(entry.task.digest, entry.task.spec.trigger.restart)
 

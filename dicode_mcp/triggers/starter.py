@@ -1,19 +1,17 @@
-"""Starts one run for one cron slot, unless the run before it is still on.
+"""Starts one run for one cron slot, and knows how each answer of the queue is met.
 
-It knows which run of each task cron started last, and how each refusal of the queue is answered.
+Whether a slot is skipped while a run is on, the queue decides, as for every run. Only what is
+caught up one by one waits here for its turn.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from enum import Enum, auto
 
-from dicode_mcp.clock import iso
 from dicode_mcp.errors import STORAGE_TROUBLE, Code, DicodeError
-from dicode_mcp.protocols import Store
 from dicode_mcp.queue import Queue
-from dicode_mcp.runs.model import Reason, Run, RunError, RunRequest, RunStatus, Trigger
+from dicode_mcp.runs.model import Run, RunError, RunRequest, RunStatus, Trigger
 from dicode_mcp.triggers.catchup import Fire
 from dicode_mcp.triggers.timetable import Plan
 
@@ -38,24 +36,24 @@ class Started(Enum):
 class Starter:
     """Submits runs for slots, one task's slots in order."""
 
-    def __init__(self, queue: Queue, store: Store) -> None:
+    def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._store = store
-        self._on: dict[str, str] = {}
-        """The run of each task that has not been seen to end."""
-
-    def recover(self, unfinished: Iterable[Run]) -> None:
-        """Take note of runs that a former server began."""
-        for run in unfinished:
-            if run.trigger is Trigger.CRON:
-                self._on[run.task_id] = run.id
+        self._before: dict[str, str] = {}
+        """By task: the run whose end a caught-up slot waits for."""
+        self._waiting: dict[str, Run] = {}
+        """By task: its newest run, while it waits to start."""
 
     def ended(self, task_id: str, run_id: str) -> bool:
         """Take note that a run ended; tells whether it was the one its task waited for."""
-        if self._on.get(task_id) != run_id:
+        if self._before.get(task_id) != run_id:
             return False
-        del self._on[task_id]
+        del self._before[task_id]
         return True
+
+    def began(self, task_id: str, run_id: str) -> Run | None:
+        """Take note that a run began or ended; gives it when it waited for a slot."""
+        run = self._waiting.get(task_id)
+        return self._waiting.pop(task_id) if run is not None and run.id == run_id else None
 
     async def start(self, plan: Plan, fire: Fire) -> Started:
         """Give a slot its run."""
@@ -67,26 +65,14 @@ class Starter:
             catchup=fire.catchup,
         )
         try:
-            before = await self._still_on(plan)
-            if before is None:
-                return await self._submit(request)
-            if fire.catchup and plan.catchup == "all":
-                return Started.BUSY
-            await self._queue.record(request, _overlap(fire, before))
-            return Started.WRITTEN
+            if fire.catchup and plan.catchup == "all" and plan.overlap != "allow":
+                before = self._queue.in_the_way(request)
+                if before is not None:
+                    self._before[plan.task_id] = before
+                    return Started.BUSY
+            return await self._submit(request)
         except DicodeError as error:
             return self._answer(error, plan)
-
-    async def _still_on(self, plan: Plan) -> str | None:
-        """Give the run of the task that is on; the store decides, since events can get lost."""
-        run_id = self._on.get(plan.task_id)
-        if run_id is None or plan.overlap == "allow":
-            return None
-        run = await self._store.get_run(run_id)
-        if run is not None and not run.status.ended:
-            return run_id
-        self.ended(plan.task_id, run_id)
-        return None
 
     async def _submit(self, request: RunRequest) -> Started:
         try:
@@ -98,8 +84,8 @@ class Starter:
             refused = RunError(error.code.value, error.message, error.hint)
             await self._queue.record(request, refused, RunStatus.FAILURE)
             return Started.WRITTEN
-        if not run.status.ended:
-            self._on[request.task_id] = run.id
+        if run.status is RunStatus.QUEUED and not run.catchup:
+            self._waiting[request.task_id] = run
         return Started.WRITTEN
 
     def _answer(self, error: DicodeError, plan: Plan) -> Started:
@@ -112,11 +98,3 @@ class Starter:
             extra={"task_id": plan.task_id, "code": error.code.value},
         )
         return Started.TROUBLE
-
-
-def _overlap(fire: Fire, before: str) -> RunError:
-    return RunError(
-        Reason.OVERLAP,
-        f"the slot {iso(fire.slot_ms)} was skipped: run {before} of this task was still on",
-        "make the task quicker or its cron expression wider, or set concurrency.overlap to allow",
-    )

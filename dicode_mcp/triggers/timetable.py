@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 from zoneinfo import ZoneInfo
 
+from dicode_mcp.runs.limits import Overlap, policy_of
+from dicode_mcp.runs.model import Trigger
 from dicode_mcp.spec.model import Task
 from dicode_mcp.triggers.catchup import Catchup, Settlement, settle
 from dicode_mcp.triggers.schedule import Schedule
@@ -20,12 +21,12 @@ _SPARE_ENTRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a cron task asks for. ``overlap``: what happens to a slot while a run is on."""
+    """What a cron task asks for. ``overlap``: what happens to a slot while runs are on."""
 
     task_id: str
     schedule: Schedule
     catchup: Catchup = "one"
-    overlap: Literal["skip", "allow"] = "skip"
+    overlap: Overlap = "skip"
 
     def same_slots(self, other: Plan) -> bool:
         """Tell whether both name the same slots."""
@@ -39,13 +40,11 @@ def plan_of(task: Task, default_zone: ZoneInfo) -> Plan | None:
     if trigger.cron is None:
         return None
     zone = _zone(trigger.timezone) if trigger.timezone else default_zone
-    concurrency = task.spec.concurrency
-    allowed = concurrency is not None and concurrency.overlap == "allow"
     return Plan(
         task.id,
         Schedule(trigger.cron, zone, trigger.jitter or 0.0),
         trigger.catchup,
-        "allow" if allowed else "skip",
+        policy_of(task.spec.concurrency, Trigger.CRON).overlap,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from urllib.parse import urlsplit
 
 from mcp.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -28,8 +29,10 @@ from dicode_mcp.web.callers import Callers, Judge
 from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
 from dicode_mcp.web.holders import SocketHolders
 from dicode_mcp.web.hosts import HostPolicy
+from dicode_mcp.web.page_calls import PageCalls, PageGate
 from dicode_mcp.web.peers import FindOwner, find_owner
 from dicode_mcp.web.problems import on_crash, on_dicode_error, on_http_error, problem
+from dicode_mcp.web.proxies import Proxied, Trusted
 from dicode_mcp.web.sse import MESSAGES_PATH, SseTransport
 
 MCP_PATH = "/mcp"
@@ -59,6 +62,10 @@ class WebSettings:
     judge: Judge | None = None
     """Tells whose process calls; None asks the kernel, and lets no task pass."""
     principal: Callable[[], Principal] = field(default=lambda: local_principal("mcp"))
+    trusted_proxies: tuple[str, ...] = ()
+    public_url: str | None = None
+    pages: PageGate | None = None
+    """Judges the calls of tasks' pages; without it every page's call is refused."""
 
 
 def create_app(
@@ -108,9 +115,14 @@ def create_app(
 
 
 def _guards(settings: WebSettings) -> list[Middleware]:
-    policy = HostPolicy(settings.allowed_hosts, settings.allowed_origins)
+    # What the server is to be called from outside is a name of its own, and no more than that.
+    public = (urlsplit(settings.public_url).netloc,) if settings.public_url else ()
+    policy = HostPolicy((*settings.allowed_hosts, *public), settings.allowed_origins)
+    trusted = Trusted(settings.trusted_proxies)
     return [
-        Middleware(HostGuard, policy=policy),
+        Middleware(Proxied, trusted=trusted, public_url=settings.public_url),
+        Middleware(HostGuard, policy=policy, pages=settings.pages is not None),
+        *([Middleware(PageCalls, gate=settings.pages)] if settings.pages else ()),
         Middleware(
             CallerGuard,
             own_uid=settings.own_uid,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -9,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from dicode_mcp.service.pushes import HEADERS, PushService
 
 PREFIX = "/hooks/git/"
+_OTHERS = ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class GitHooks:
@@ -19,7 +21,14 @@ class GitHooks:
 
     def routes(self) -> list[BaseRoute]:
         """Give the routes for ``create_app``."""
-        return [Route(f"{PREFIX}{{source}}", self._pushed, methods=["POST"])]
+        return [
+            Route(f"{PREFIX}{{source}}", self._pushed, methods=["POST"]),
+            # Webhooks of tasks take what is left below /hooks, and every method of it.
+            Route(f"{PREFIX}{{source}}", self._other, methods=_OTHERS),
+        ]
+
+    async def _other(self, request: Request) -> Response:
+        raise HTTPException(405, headers={"allow": "POST"})
 
     async def _pushed(self, request: Request) -> Response:
         proofs = {name: request.headers[name] for name in HEADERS if name in request.headers}

@@ -6,50 +6,62 @@ It decides nothing about tasks: it puts a principal on the request or answers wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.executor.lineage import Origin
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.refused_tasks import RefusedTasks
+from dicode_mcp.triggers.webhook.table import PREFIX as HOOKS
 from dicode_mcp.web.callers import Judge
+from dicode_mcp.web.hook_frame import SCRIPT_PATH
 from dicode_mcp.web.hosts import HostPolicy, is_loopback
+from dicode_mcp.web.page_calls import NOBODY, is_page_call, is_part_of_a_foreign_page
 from dicode_mcp.web.peers import FindOwner
 from dicode_mcp.web.problems import problem
+from dicode_mcp.web.proxies import passed_on
 from dicode_mcp.web.sock_diag import SocketOwner
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", SCRIPT_PATH})
 """Paths that anybody may read: they tell nothing but that the server is there."""
-OPEN_PREFIXES = ("/hooks/git/",)
+OPEN_PREFIXES = (HOOKS,)
 """Paths below which anybody may call: the messages prove themselves."""
 
 _ADMITTED = "admitted"
+_IDENTIFY = "identify"
 
 
 class HostGuard:
-    """Refuses requests under a foreign name or from a foreign page, on every path (403)."""
+    """Refuses requests under a foreign name or from a foreign page, on every path (403).
 
-    def __init__(self, app: ASGIApp, policy: HostPolicy) -> None:
+    With ``pages`` the pages of tasks may ask for our script, and what they ask of webhooks is for
+    ``PageCalls`` to judge.
+    """
+
+    def __init__(self, app: ASGIApp, policy: HostPolicy, pages: bool = False) -> None:
         self._app = app
         self._policy = policy
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check and pass on."""
         refused = None
         if scope["type"] != "lifespan":
-            refused = self._refusal(Headers(scope=scope))
+            refused = self._refusal(Headers(scope=scope), scope["path"])
         if refused is not None:
             await problem(refused)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> DicodeError | None:
+    def _refusal(self, headers: Headers, path: str) -> DicodeError | None:
         host = headers.get("host")
         if len(headers.getlist("host")) != 1 or not self._policy.knows_host(host):
             return DicodeError(
@@ -58,6 +70,10 @@ class HostGuard:
                 hint="use localhost or 127.0.0.1, or add the name to server.allowed_hosts",
             )
         origins = headers.getlist("origin")
+        if self._pages and is_page_call(path, origins):
+            return None
+        if not origins and is_part_of_a_foreign_page(headers):
+            return None if self._pages and _is_for_pages(path) else _A_FOREIGN_PAGE
         if all(self._policy.knows_origin(origin, host or "") for origin in origins):
             return None
         return DicodeError(
@@ -67,11 +83,23 @@ class HostGuard:
         )
 
 
+def _is_for_pages(path: str) -> bool:
+    return path == SCRIPT_PATH or path.startswith(HOOKS)
+
+
+_A_FOREIGN_PAGE = DicodeError(
+    Code.FORBIDDEN,
+    "another site's page may not load this",
+    hint="open it in a tab of its own, or call from a program",
+)
+
+
 class CallerGuard:
     """Puts the caller's principal on the request, or refuses it (401).
 
     Without a key only processes of the server's own user on this machine are callers, and of those
-    none that is a task's. No key can be right in this version, so each is refused.
+    none that is a task's, nor one that passes on what others ask. No key can be right in this
+    version, so each is refused. Below open paths nobody is asked; ``caller_of`` tells who it is.
     """
 
     def __init__(
@@ -114,18 +142,36 @@ class CallerGuard:
                 "the key is not valid",
                 hint="this server has no keys; leave the Authorization header out",
             )
+        state = scope.setdefault("state", {})
         if scope["path"] in self._open_paths or scope["path"].startswith(OPEN_PREFIXES):
+            state[_IDENTIFY] = partial(self._identified, scope)
             return None
-        connection: dict[str, Any] = scope.get("state", {}).get("connection", {})
-        if not connection.get(_ADMITTED):
-            refused = await self._stranger(scope)
-            if refused is not None:
-                return refused
-            connection[_ADMITTED] = True
-        scope.setdefault("state", {})["principal"] = self._principal()
-        return None
+        sign = passed_on(scope)
+        if sign is not None:
+            return _passed_on(sign)
+        refused = await self._stranger(scope)
+        if refused is None:
+            state["principal"] = self._principal()
+        return refused
 
-    async def _stranger(self, scope: Scope) -> DicodeError | None:
+    async def _identified(self, scope: Scope) -> Principal | None:
+        """Tell who calls an open path, as far as that is known: its own user, or nobody."""
+        # A task's page is in its user's browser, and is not its user.
+        if passed_on(scope) is not None or NOBODY in Headers(scope=scope).getlist("origin"):
+            return None
+        return None if await self._stranger(scope, note=False) else self._principal()
+
+    async def _stranger(self, scope: Scope, *, note: bool = True) -> DicodeError | None:
+        """Give what to answer to a caller that may not; what was found holds for a connection."""
+        connection: dict[str, Any] = scope.get("state", {}).get("connection", {})
+        if connection.get(_ADMITTED):
+            return None
+        refused = await self._asked(scope, note)
+        if refused is None:
+            connection[_ADMITTED] = True
+        return refused
+
+    async def _asked(self, scope: Scope, note: bool) -> DicodeError | None:
         """Ask the kernel who calls; give what to answer to one that may not."""
         owner = self._owner(scope.get("client"), scope.get("server"))
         if owner is None or owner.uid != self._own_uid:
@@ -133,13 +179,33 @@ class CallerGuard:
         caller = await self._judge(owner.inode)
         if caller.origin is Origin.CLIENT:
             return None
-        self._refused_tasks.note(caller)
+        if note:
+            self._refused_tasks.note(caller)
         return _A_TASK if caller.origin is Origin.TASK else _NOBODY
 
     def _owner(self, peer: Any, own: Any) -> SocketOwner | None:
         if not peer or not own or not is_loopback(peer[0]):
             return None
         return self._find_owner((peer[0], peer[1]), (own[0], own[1]))
+
+
+async def caller_of(request: Request) -> Principal | None:
+    """Give who calls; on an open path it is found out only now, and None is a stranger."""
+    state: dict[str, Any] = request.scope.get("state", {})
+    known: object = state.get("principal")
+    if isinstance(known, Principal):
+        return known
+    identify: Callable[[], Awaitable[Principal | None]] | None = state.get(_IDENTIFY)
+    return await identify() if identify is not None else None
+
+
+def _passed_on(sign: str) -> DicodeError:
+    return DicodeError(
+        Code.UNAUTHENTICATED,
+        f"the call may come from elsewhere, through a proxy or a tunnel: {sign}; it needs a key",
+        hint="call http://127.0.0.1 or http://localhost directly, without a proxy's headers; below"
+        " /hooks/ anybody may call",
+    )
 
 
 _A_TASK = DicodeError(

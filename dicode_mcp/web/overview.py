@@ -47,7 +47,17 @@ def notices(status: View, readiness: Readiness) -> Child:
         None if sandbox["enforced"] else sandbox["message"] or "Permissions are not enforced.",
         *status.get("notes", ()),
     ]
-    return [tag("p", sentence(text), class_="notice") for text in texts if text]
+    told = [tag("p", sentence(text), class_="notice") for text in texts if text]
+    return [_asking(status), *told]
+
+
+def _asking(status: View) -> Child:
+    """Say that runs wait for the reader."""
+    count = status.get("asking", 0)
+    if not count:
+        return None
+    what = "A run asks something" if count == 1 else f"{count} runs ask something"
+    return tag("p", what, ": ", link("answer", "/runs", status="waiting"), ".", class_="notice")
 
 
 def strip(status: View) -> Html:

@@ -22,6 +22,7 @@ from dicode_mcp.web.page_parts import (
     task_link,
     took,
 )
+from dicode_mcp.web.page_questions import answers_section, question_note
 
 LOG_LINES = 200
 LOG_CHARS = 256 * 1024
@@ -64,6 +65,8 @@ def _run_row(run: View, moments: Moments, of_one_task: bool) -> list[Child]:
 
 def _why(run: View) -> Child:
     error = run.get("error")
+    if "question" in run:
+        return f"asks: {run['question']['message']}"
     if not error:
         return run.get("reason")
     line = " ".join(str(error["message"]).split())
@@ -80,8 +83,10 @@ def run_body(run: View, log: Child, moments: Moments) -> Html:
     return join(
         tag("h1", "Run of ", task_link(run["task"])),
         tag("p", badge(run["status"])),
+        question_note(run),
         _error(run),
         facts(_facts(run, moments)),
+        answers_section(run, moments),
         _value(run),
         _output(run),
         log,

@@ -34,6 +34,9 @@ STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.CONFLICT: 409,
+    Code.ASK_MISMATCH: 409,
+    Code.DECLINED: 409,
+    Code.AGENT_FAILED: 500,
     Code.TOO_LARGE: 413,
     Code.RATE_LIMITED: 429,
     Code.NOT_SUPPORTED: 501,
@@ -78,7 +81,7 @@ class Problem(JSONResponse):
             return
         text = frame.error_document(self.status_code, self._error.message, self._error.hint)
         answer = HTMLResponse(text, self.status_code, frame.HEADERS)
-        for name in ("vary", "www-authenticate", "allow", "connection"):
+        for name in ("vary", "www-authenticate", "allow", "connection", "retry-after"):
             if name in self.headers:
                 answer.headers[name] = self.headers[name]
         await answer(scope, receive, send)

@@ -157,6 +157,8 @@ def _config(app: Starlette, deadlines: Deadlines) -> uvicorn.Config:
         http=protocol_with(deadlines),
         ws="none",
         lifespan="off",
+        # It believes any local process about who calls, even about the port that tells whose it is.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

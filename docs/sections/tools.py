@@ -77,10 +77,15 @@ def _tool(tool: ToolDef, shown: dict[str, str]) -> str:
     else:
         parts.append(
             table(
-                ["Result", "Value", "Meaning"], list(_results(tool.output_schema, "", tool.toolset))
+                ["Result", "Value", "Meaning"], list(_results(tool.output_schema, "", _noun(tool)))
             )
         )
     return "\n\n".join(parts)
+
+
+def _noun(tool: ToolDef) -> str:
+    """Give what a tool's own meanings begin with; most share those of their toolset."""
+    return tool.name if any(key.startswith(f"{tool.name}:") for key in MEANINGS) else tool.toolset
 
 
 def _argument(name: str, field: Schema, required: bool) -> list[str]:

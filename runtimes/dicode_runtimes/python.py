@@ -17,7 +17,7 @@ import dicode_sdk
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.protocols import Exit, Health, Launch, LaunchContext, RuntimeHost, SandboxPolicy
 from dicode_mcp.runs.model import RunError
-from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.model import Permissions, Task
 from dicode_runtimes.shared import (
     DEFAULT_PATH,
     PRIVATE_FOLDERS,
@@ -125,6 +125,17 @@ class PythonRuntime:
             run_id=context.run.id,
             instance_id=context.instance_id,
         )
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the names of files end that are programs of this runtime."""
+        return (".py",)
+
+    def program(
+        self, entry: Path, permissions: Permissions, *, folder: Path, scratch: Path
+    ) -> tuple[str, ...]:
+        """Give the command that starts a file as a program: it finds the modules beside it."""
+        return (self._interpreter, "-E", "-s", "-B", "-u", str(entry))
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:
         """Say what an exit means that the script itself did not report."""

@@ -8,7 +8,7 @@ package is harmless. Standard library only, and little of it: importing it costs
 
 from __future__ import annotations
 
-from dicode_sdk._channel import DicodeError
+from dicode_sdk._channel import DicodeError, NoRetry, Suspended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def __getattr__(name: str) -> NoReturn:
 __all__ = [
     "DicodeError",
     "NAMES",
+    "NoRetry",
     "NotInTask",
+    "Suspended",
     "dicode",
     "env",
     "input",

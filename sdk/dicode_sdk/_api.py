@@ -13,7 +13,7 @@ from dicode_sdk._wire import encode, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from dicode_sdk._channel import Channel
@@ -159,6 +159,10 @@ def _shorten(message: bytes, limit: int = _LOG_BYTES) -> str:
     return message[:limit].decode("utf-8", "ignore") + f" … [{len(message):,} bytes, cut]"
 
 
+def _seconds(timeout: Any) -> Any:
+    return timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
+
+
 class _Calls:
     """What makes calls over the connection."""
 
@@ -288,16 +292,43 @@ def _file(name: str, content: str | bytes, mime: str) -> dict[str, Any]:
     return {**shown, "body": b2a_base64(content, newline=False).decode(), "base64": True}
 
 
+_TYPES = {bool: "boolean", str: "string", int: "integer", float: "number"}
+
+
+def _question(schema: Any, message: str, key: str | None, timeout: Any) -> dict[str, Any]:
+    if isinstance(schema, type):
+        schema = _TYPES.get(schema, schema.__name__)
+    if hasattr(timeout, "total_seconds"):
+        timeout = timeout.total_seconds()
+    return {"schema": schema, "message": message, "key": key, "timeout": timeout}
+
+
+def _replay(
+    run_id: str, params: Mapping[str, Any] | None, edited: dict[str, Any]
+) -> dict[str, Any]:
+    if set(edited) - {"input"}:
+        raise TypeError(f"runs.replay takes run_id, params and input, not {', '.join(edited)}")
+    return {"run_id": run_id, **edited, **({"params": dict(params)} if params else {})}
+
+
 class _Runs(_Calls):
     """``dicode.runs``."""
 
-    def replay(self, run_id: str) -> dict[str, Any]:
-        """Run again with the stored input of a run (``permissions.dicode.runs_replay``)."""
-        return self._channel.call("runs.replay", {"run_id": run_id})
+    def replay(
+        self, run_id: str, params: Mapping[str, Any] | None = None, **edited: Any
+    ) -> dict[str, Any]:
+        """Start a run again with what it was started with: ``{runID, task, taskChanged}``.
 
-    async def replay_async(self, run_id: str) -> dict[str, Any]:
+        ``params`` go over the run's own, ``input=…`` takes the place of its input; editing either
+        needs the task in ``permissions.dicode.tasks`` besides ``runs_replay``. Does not wait.
+        """
+        return self._channel.call("runs.replay", _replay(run_id, params, edited))
+
+    async def replay_async(
+        self, run_id: str, params: Mapping[str, Any] | None = None, **edited: Any
+    ) -> dict[str, Any]:
         """Do as ``replay``."""
-        return await self._channel.call_async("runs.replay", {"run_id": run_id})
+        return await self._channel.call_async("runs.replay", _replay(run_id, params, edited))
 
 
 class _Tasks(_Calls):
@@ -401,6 +432,18 @@ class Dicode(_Calls):
         """Do as ``secrets_delete``."""
         await self._channel.call_async("secrets_delete", {"name": name})
 
+    def usage(self, tokens: int) -> dict[str, Any]:
+        """Report model tokens used since the last report: ``{tokens, left}``.
+
+        ``tokens`` is then the sum of the run; ``left`` what ``budget.tokens`` of the task leaves
+        for today, None without one.
+        """
+        return self._channel.call("usage", {"tokens": tokens})
+
+    async def usage_async(self, tokens: int) -> dict[str, Any]:
+        """Do as ``usage``."""
+        return await self._channel.call_async("usage", {"tokens": tokens})
+
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the run is."""
         self._channel.call("progress", {"done": done, "total": total, "message": message})
@@ -412,21 +455,70 @@ class Dicode(_Calls):
         args = {"done": done, "total": total, "message": message}
         await self._channel.call_async("progress", args)
 
-    def ask(self, schema: Mapping[str, Any], message: str) -> Any:
-        """Wait for a person's answer that fits the JSON Schema ``schema``."""
-        return self._channel.call("ask", {"schema": dict(schema), "message": message})
+    def ask(self, schema: Any, message: str, *, key: str | None = None, timeout: Any = None) -> Any:
+        """Ask a person. The script ends here and starts again from its top with the answer.
 
-    async def ask_async(self, schema: Mapping[str, Any], message: str) -> Any:
+        Side effects belong after it, or into ``once``. ``schema`` is a flat JSON Schema object, or
+        for one value ``bool`` ``str`` ``int`` ``float`` or a list of choices. ``key`` names the
+        question where their order may change; ``timeout`` (24 h) is in seconds or as ``"36h"``.
+        Raises ``DicodeError`` with the code ``declined`` when the person would not answer.
+        """
+        return self._channel.call("ask", _question(schema, message, key, timeout))
+
+    async def ask_async(
+        self,
+        schema: Any,
+        message: str,
+        *,
+        key: str | None = None,
+        timeout: Any = None,  # noqa: ASYNC109  The question's, not the call's.
+    ) -> Any:
         """Do as ``ask``."""
-        return await self._channel.call_async("ask", {"schema": dict(schema), "message": message})
+        return await self._channel.call_async("ask", _question(schema, message, key, timeout))
 
-    def agent(self, name: str, payload: Any = None) -> Any:
-        """Hand work to an agent."""
-        return self._channel.call("agent", {"name": name, "payload": payload})
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Give what ``make()`` gave the first time in this run; kept as JSON when it returns.
 
-    async def agent_async(self, name: str, payload: Any = None) -> Any:
+        For what must not be done again when the script starts again after an answer.
+        """
+        kept = self._channel.call("once.get", {"key": key})
+        if kept["found"]:
+            return kept["value"]
+        value = make()
+        if hasattr(value, "__await__"):
+            value.close()
+            raise TypeError("once: the function is asynchronous; use: await dicode.once_async(…)")
+        return self._channel.call("once.put", {"key": key, "value": value})
+
+    async def once_async(self, key: str, make: Callable[[], Any]) -> Any:
+        """Do as ``once``; ``make`` may be asynchronous."""
+        kept = await self._channel.call_async("once.get", {"key": key})
+        if kept["found"]:
+            return kept["value"]
+        value = make()
+        if hasattr(value, "__await__"):
+            value = await value
+        return await self._channel.call_async("once.put", {"key": key, "value": value})
+
+    def agent(self, name: str, payload: Any = None, *, timeout: Any = None) -> Any:
+        """Start the program ``agents/NAME`` of this task and wait; gives the JSON that it prints.
+
+        It is called with ``--payload FILE``, and has ``timeout`` (10 min) in seconds or as
+        ``"15m"``. Raises ``DicodeError`` with the code ``agent_failed`` unless it ended well.
+        """
+        args = {"name": name, "payload": payload, "timeout": _seconds(timeout)}
+        return self._channel.call("agent", args)
+
+    async def agent_async(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        timeout: Any = None,  # noqa: ASYNC109  The agent's, not the call's.
+    ) -> Any:
         """Do as ``agent``."""
-        return await self._channel.call_async("agent", {"name": name, "payload": payload})
+        args = {"name": name, "payload": payload, "timeout": _seconds(timeout)}
+        return await self._channel.call_async("agent", args)
 
 
 class Mcp(_Calls):

@@ -53,6 +53,9 @@ def run(fd: int, script: str) -> None:
     outcome = perform(script, names, start.get("code"))
     _join_threads()
     _flush()
+    if channel.suspended:
+        # However the script ended: it is started again once there is an answer.
+        outcome = _result.Outcome()
     channel.send({"finish": outcome.as_frame()})
     if outcome.exit_code:
         raise SystemExit(outcome.exit_code)
@@ -92,7 +95,11 @@ def perform(script: str, names: dict[str, Any], code: str | None = None) -> _res
     except KeyboardInterrupt:
         # Python then ends the process by the signal itself, as for any script.
         raise
+    except _channel.Suspended:
+        return _result.Outcome()
     except BaseException as error:
+        if _asked_in_a_group(error):
+            return _result.Outcome()
         from dicode_sdk import _failure
 
         _flush()
@@ -103,6 +110,14 @@ def perform(script: str, names: dict[str, Any], code: str | None = None) -> _res
         return _result.returned(value)
     except _wire.NotJson as error:
         return _result.not_json(error)
+
+
+def _asked_in_a_group(error: BaseException) -> bool:
+    """Tell whether tasks of a group ended because one of them asked."""
+    if not isinstance(error, BaseExceptionGroup):
+        return False
+    rest: Any = error.split(_channel.Suspended)[1]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return rest is None
 
 
 def _join_threads() -> None:

@@ -7,6 +7,7 @@ is not its own to the caller that waits for it. The first ``_async`` call starts
 from __future__ import annotations
 
 import os
+import sys
 from _thread import allocate_lock
 
 from dicode_sdk._wire import NotJson, decode, encode, plain
@@ -34,6 +35,24 @@ class DicodeError(Exception):
 
 
 DicodeError.__module__ = "dicode_sdk"
+
+
+class NoRetry(Exception):
+    """Raise it when trying again is of no use: the run fails, and ``retry`` is not applied."""
+
+
+NoRetry.__module__ = "dicode_sdk"
+
+
+class Suspended(BaseException):
+    """Ends a script that has asked: it starts again from its top once there is an answer.
+
+    No ``except Exception`` catches it. A script that catches it all the same gets no further: every
+    call to the server raises it again, and the server ends the process after ten seconds.
+    """
+
+
+Suspended.__module__ = "dicode_sdk"
 
 
 class _Slot:
@@ -69,6 +88,8 @@ class Channel:
         self._reading = False
         self._thread_gate: LockType | None = None
         self._broken = False
+        self.suspended = False
+        """Whether the script has asked and is to end."""
 
     def receive(self) -> dict[str, Any]:
         """Read one frame; raises ``EOFError`` when the server has gone."""
@@ -104,7 +125,7 @@ class Channel:
                 self._lead(slot)
             else:
                 slot.gate.acquire()
-        return _result(slot.answer)
+        return self._result(slot.answer)
 
     async def call_async(self, method: str, args: dict[str, Any]) -> Any:
         """Ask the server without holding up the event loop. Raises ``DicodeError``."""
@@ -128,7 +149,17 @@ class Channel:
             self._write(data)
         await answered.wait()
         assert slot.answer is not None
-        return _result(slot.answer)
+        return self._result(slot.answer)
+
+    def _result(self, answer: dict[str, Any]) -> Any:
+        if answer.get("suspended"):
+            self.suspended = True
+            _hush_threads()
+            raise Suspended
+        error = answer.get("error")
+        if error is not None:
+            raise DicodeError(error.get("code", "internal"), error["message"], error.get("hint"))
+        return answer.get("result")
 
     def _enter(self, slot: _Slot, method: str, args: dict[str, Any]) -> bytes:
         if os.getpid() != self._pid:
@@ -137,6 +168,8 @@ class Channel:
                 f"{method}: only the process that the server started can call the server",
                 "call it in the parent process and hand the result to its children",
             )
+        if self.suspended:
+            raise Suspended
         try:
             values = plain(args)
         except NotJson as error:
@@ -234,8 +267,15 @@ def _encoded(frame: dict[str, Any]) -> bytes:
     return data
 
 
-def _result(answer: dict[str, Any]) -> Any:
-    error = answer.get("error")
-    if error is not None:
-        raise DicodeError(error.get("code", "internal"), error["message"], error.get("hint"))
-    return answer.get("result")
+def _hush_threads() -> None:
+    """Let a thread that asked end without a traceback, as one that calls ``sys.exit`` does."""
+    threading: Any = sys.modules.get("threading")
+    if threading is None:
+        return
+    shown = threading.excepthook
+
+    def hook(args: Any) -> None:
+        if args.exc_type is not Suspended:
+            shown(args)
+
+    threading.excepthook = hook

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from dicode_sdk._channel import DicodeError
+from dicode_sdk._channel import DicodeError, NoRetry
 from dicode_sdk._result import Outcome, failure, safe
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAX_TRACE = 32_000
+_TOLD_APART = ("output_too_large", "declined", "ask_mismatch")
+"""Codes of refused calls that say more of a run's end than that its script failed."""
 
 
 def show_code(script: str, code: str) -> None:
@@ -37,8 +39,10 @@ def failed(error: BaseException, folder: str, sdk_folder: str) -> Outcome:
     if isinstance(error, SyntaxError):
         message = f"SyntaxError: {error.msg}" if error.msg else message
     code = "script_error"
-    if isinstance(error, DicodeError) and error.code == "output_too_large":
+    if isinstance(error, DicodeError) and error.code in _TOLD_APART:
         code = error.code
+    if isinstance(error, NoRetry):
+        code = "no_retry"
     return failure(code, message, hint, file=file, line=line, traceback=_shorten(text))
 
 

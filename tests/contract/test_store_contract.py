@@ -20,6 +20,7 @@ from dicode_mcp.protocols import (
     SourceOverrides,
     Store,
 )
+from dicode_mcp.runs.budget import DaySpent
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import (
     Outcome,
@@ -32,6 +33,7 @@ from dicode_mcp.runs.model import (
     finished,
     new_run_id,
 )
+from dicode_mcp.runs.notices import NoticeState, Settled
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import START_MS, FakeClock
 from dicode_mcp.testing.store import MemoryStore
@@ -263,6 +265,76 @@ async def test_an_end_whose_follow_up_cannot_be_added_has_not_happened(store: St
     assert caught.value.code is Code.CONFLICT
     assert await store.get_run(run.id) == run
     assert await store.get_run(fine.id) is None
+
+
+class Telling:
+    """A notice: counts the failures of ``task``, and tells of each with ``follow_up``."""
+
+    def __init__(self, task_id: str, follow_up: tuple[Run, Payload] | None = None) -> None:
+        self.task_id = task_id
+        self.follow_up = follow_up
+
+    def settle(self, state: NoticeState) -> Settled:
+        after = replace(
+            state,
+            count=state.count + 1,
+            told=(*state.told, f"mark{state.count}"),
+            since_ms=START_MS,
+            undelivered=1,
+            delivery_run_id="r1",
+            delivery_ms=START_MS + 1,
+            delivery_error="no network: grün \0",
+        )
+        return Settled(after, self.follow_up)
+
+
+class Forgetting(Telling):
+    """A notice after which there is nothing to remember."""
+
+    def settle(self, state: NoticeState) -> Settled:
+        assert state.count == 2
+        return Settled(NoticeState(state.task_id))
+
+
+async def test_a_notice_moves_the_state_of_its_task_and_adds_the_run_that_tells(
+    store: Store,
+) -> None:
+    failure = Outcome(RunStatus.FAILURE, START_MS)
+    first, second = a_run("notify"), a_run("notify")
+    run = await started(store, a_run())
+    await store.finish_run(run, failure, notice=Telling("other", (first, Payload(input=1))))
+    assert await store.get_payload(first.id) == Payload(input=1)
+    run = await started(store, a_run())
+    await store.finish_run(run, failure, notice=Telling("other", (second, Payload())))
+    assert await store.undelivered_notices() == {
+        "other": NoticeState(
+            "other",
+            since_ms=START_MS,
+            count=2,
+            told=("mark0", "mark1"),
+            undelivered=1,
+            delivery_ms=START_MS + 1,
+            delivery_run_id="r1",
+            delivery_error="no network: grün \0",
+        )
+    }
+    run = await started(store, a_run())
+    await store.finish_run(run, failure, notice=Forgetting("other"))
+    assert await store.undelivered_notices() == {}
+
+
+async def test_an_end_that_is_refused_moves_no_notice(store: Store) -> None:
+    other = a_run("other")
+    await store.add_run(other, Payload())
+    run = await started(store, a_run())
+    failure = Outcome(RunStatus.FAILURE, START_MS)
+    for stale, notice in (
+        (replace(run, fence=9), Telling("x", (a_run("notify"), Payload()))),
+        (run, Telling("x", (other, Payload()))),
+    ):
+        with pytest.raises(DicodeError):
+            await store.finish_run(stale, failure, notice=notice)
+        assert await store.undelivered_notices() == {}
 
 
 async def test_the_same_key_gives_the_same_run_for_a_day(store: Store) -> None:
@@ -617,3 +689,69 @@ async def test_the_instance_id_is_the_same_each_time(store: Store) -> None:
     known = await store.instance_id()
     assert known
     assert await store.instance_id() == known
+
+
+async def test_a_signature_is_taken_once_until_its_time_is_over(
+    opener: Opener, tmp_path: Path
+) -> None:
+    async with opener(tmp_path) as store:
+        assert await store.claim_signatures(["a"], now_ms=1_000, expires_ms=5_000)
+        assert not await store.claim_signatures(["a"], now_ms=5_000, expires_ms=9_000)
+        assert not await store.claim_signatures(["b", "a"], now_ms=5_000, expires_ms=9_000)
+        assert await store.claim_signatures(["b", "b"], now_ms=5_000, expires_ms=9_000)
+        await store.release_signatures(["b", "unknown"])
+        assert await store.claim_signatures(["b"], now_ms=5_000, expires_ms=9_000)
+        assert await store.claim_signatures(["a"], now_ms=5_001, expires_ms=9_000)
+
+
+async def test_signatures_survive_a_restart(tmp_path: Path) -> None:
+    async with _sqlite(tmp_path) as store:
+        assert await store.claim_signatures(["a"], now_ms=1_000, expires_ms=5_000)
+    async with _sqlite(tmp_path) as store:
+        assert not await store.claim_signatures(["a"], now_ms=2_000, expires_ms=5_000)
+
+
+# What tasks with a budget have spent
+
+
+async def test_what_a_day_costs_is_written_with_the_start_and_the_end(store: Store) -> None:
+    run = a_run("t")
+    await store.add_run(run, Payload())
+    begun = await store.start_run(
+        run.id, now_ms=1, task_hash="h", revision=None, spent=DaySpent("t", "2026-05-01", runs=1)
+    )
+    await store.note_tokens(run.id, 40, DaySpent("t", "2026-05-01", tokens=40))
+    await store.note_tokens(run.id, 50, DaySpent("t", "2026-05-01", tokens=10))
+    reported = await store.get_run(run.id)
+    assert reported is not None
+    assert (reported.status, reported.tokens) == (RunStatus.RUNNING, 50)
+    outcome = Outcome(RunStatus.SUCCESS, 2, cpu_ms=7, tokens=50)
+    await store.finish_run(begun, outcome, spent=DaySpent("t", "2026-05-02", cpu_ms=7))
+    stored = await store.get_run(run.id)
+    assert stored is not None
+    assert (stored.tokens, stored.cpu_ms) == (50, 7)
+    spent = await store.spending(since_day="2026-05-01")
+    assert sorted(spent, key=lambda s: s.day) == [
+        DaySpent("t", "2026-05-01", runs=1, tokens=50),
+        DaySpent("t", "2026-05-02", cpu_ms=7),
+    ]
+    assert await store.forget_spending(before_day="2026-05-02") == 1
+    assert await store.spending(since_day="") == [DaySpent("t", "2026-05-02", cpu_ms=7)]
+
+
+async def test_a_start_or_an_end_that_is_refused_costs_nothing(store: Store) -> None:
+    begun = await started(store, a_run("t"))
+    spent = DaySpent("t", "2026-05-01", runs=1, cpu_ms=1, tokens=1)
+    with pytest.raises(DicodeError):
+        await store.start_run(begun.id, now_ms=1, task_hash="h", revision=None, spent=spent)
+    stale = replace(begun, fence=begun.fence + 1)
+    with pytest.raises(DicodeError):
+        await store.finish_run(stale, Outcome(RunStatus.SUCCESS, 2), spent=spent)
+    assert await store.spending(since_day="") == []
+
+
+async def test_a_run_keeps_the_key_it_is_counted_by(store: Store) -> None:
+    run = replace(a_run(), limit_key="acme/api", priority=-100)
+    await store.add_run(run, Payload())
+    (stored,) = await store.unfinished_runs()
+    assert (stored.limit_key, stored.priority) == ("acme/api", -100)

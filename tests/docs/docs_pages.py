@@ -19,7 +19,9 @@ _LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
 _SEPARATORS = ";&|<>()\n"
 _INLINE = re.compile(r"`([^`\n]+)`")
-_FILE = re.compile(r"^(?:#|//) (?P<path>(?:~/|/|\./)?[\w./~-]+\.(?:ya?ml|py|ts|js))$")
+_FILE = re.compile(
+    r"^(?:#|//|<!--) (?P<path>(?:~/|/|\./)?[\w./~-]+\.(?:ya?ml|py|ts|js|html))(?: -->)?$"
+)
 
 
 class Block(NamedTuple):

@@ -87,7 +87,8 @@ class Served:
             "running",
         ):
             assert time.monotonic() < deadline, run
-            assert self.call_over_the_socket("get_status")["tasks"]["ready"] == 2
+            # Its own two, and those that come with the server.
+            assert self.call_over_the_socket("get_status")["tasks"]["ready"] == 11
         return run
 
 

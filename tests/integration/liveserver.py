@@ -124,13 +124,16 @@ def serve(tmp_path: Path) -> Serve:
         drain: float = 0.0,
         environ: Mapping[str, str] | None = None,
         sources: Sequence[SourceConfig] = (),
+        server_config: ServerConfig | None = None,
+        **settings: Any,
     ) -> AsyncGenerator[Live]:
         (tmp_path / "tasks").mkdir(exist_ok=True)
         config = Config(
             data_dir=tmp_path / "data",
             sources=(SourceConfig(type="local", path=str(tmp_path / "tasks")), *sources),
-            server=ServerConfig(port=0, allow_local_git=True),
+            server=server_config or ServerConfig(port=0, allow_local_git=True),
             execution=ExecutionConfig(max_concurrent_runs=slots, drain=drain),
+            **settings,
         )
         server = Server(config, environ=environ or os.environ, clock=SystemClock(), http=http)
         serving = asyncio.create_task(server.serve())

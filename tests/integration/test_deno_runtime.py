@@ -76,6 +76,18 @@ async def test_javascript_runs_too(cache: Path, tmp_path: Path) -> None:
         assert ended.value == 1
 
 
+@pytest.mark.parametrize("how", ["NoRetryError", "globalThis.NoRetryError"])
+async def test_an_error_that_says_so_is_told_apart_so_that_nobody_tries_again(
+    house: RuntimeHouse, how: str
+) -> None:
+    argument = "{ NoRetryError }" if how == "NoRetryError" else ""
+    ended = await house.run(
+        f"export default function main({argument}) {{ throw new {how}('void'); }}"
+    )
+    error = failed(ended, "no_retry")
+    assert (error.code, error.message) == ("no_retry", "NoRetryError: void")
+
+
 async def test_a_run_ends_with_main_whatever_timers_are_left(house: RuntimeHouse) -> None:
     ended = await house.run(
         "export default () => { setInterval(() => {}, 1000); kv.set('late', 1); return 'done'; };"

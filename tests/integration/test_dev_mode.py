@@ -224,7 +224,8 @@ async def test_dev_mode_is_switched_over_http_as_the_documents_say(
             assert answer.json()["dev"]["local_path"] == str(dev / "taskset.yaml")
             assert await returned(live) == "from my folder"
             listed = (await client.get("/api/sources")).json()["sources"]
-            assert [(s["name"], s["dev_mode"]) for s in listed] == [("tasks", False), ("src", True)]
+            shown = [(s["name"], s["dev_mode"]) for s in listed]
+            assert shown == [("tasks", False), ("src", True), ("bundled", False)]
             answer = await client.patch("/api/sources/src/dev", json={"enabled": False})
             assert answer.json()["dev_mode"] is False
             assert await returned(live) == "from git"

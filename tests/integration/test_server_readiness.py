@@ -32,7 +32,7 @@ async def test_a_webhook_without_its_secret_is_listed_and_not_ready(serve: Serve
         verdict = await live.call("validate_task", id="lacks")
         assert verdict["valid"] is False
         assert verdict["problems"][0]["file"] == "task.yaml"
-        (source,) = (await live.call("list_sources"))["sources"]
+        source = (await live.call("list_sources"))["sources"][0]
         assert [task["id"] for task in source["broken"]] == ["lacks"]
 
 

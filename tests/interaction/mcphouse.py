@@ -29,13 +29,18 @@ from dicode_mcp.queue import Claim, Queue
 from dicode_mcp.registry import Entry, Registry, SourceState
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Outcome, RunError, RunStatus
+from dicode_mcp.runs.questions import Draft, read_draft
 from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.questions import QuestionsService
+from dicode_mcp.service.replays import ReplayService
 from dicode_mcp.service.runs import RunsService
 from dicode_mcp.service.shelves import ShelfPlace
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
+from dicode_mcp.service.task_api import TaskApiService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.sources.local import LocalSource
 from dicode_mcp.sources.switch import SwitchableSource
@@ -44,9 +49,11 @@ from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.authoring import make_writers
 from dicode_mcp.testing.waiting import running, until
+from dicode_mcp.triggers.api_types import ApiTypes
 
 VERSION = "9.9.9"
 BIG = 40_000
+YES_NO = {"type": "boolean", "title": "Right?"}
 
 _MANIFEST = """\
 name: {name}
@@ -93,6 +100,9 @@ class House:
             config_dir=folder,
         )
         audit = self.audit = Audit(store, self.clock)
+        runs = RunsService(
+            queue=self.queue, registry=self.registry, store=store, bus=self.bus, audit=audit
+        )
         self.services = Services(
             tasks=TasksService(
                 registry=self.registry,
@@ -104,8 +114,26 @@ class House:
                 clock=self.clock,
                 next_run=lambda task_id: None,
             ),
-            runs=RunsService(
-                queue=self.queue, registry=self.registry, store=store, bus=self.bus, audit=audit
+            runs=runs,
+            replays=ReplayService(
+                queue=self.queue, registry=self.registry, store=store, audit=audit
+            ),
+            task_api=TaskApiService(
+                registry=self.registry,
+                store=store,
+                runs=runs,
+                types=ApiTypes(self.registry, self.bus),
+                clock=self.clock,
+            ),
+            questions=QuestionsService(
+                queue=self.queue, store=store, bus=self.bus, audit=audit, clock=self.clock
+            ),
+            hooks=HooksService(
+                queue=self.queue,
+                registry=self.registry,
+                store=store,
+                audit=audit,
+                clock=self.clock,
             ),
             sources=SourcesService(registry=self.registry, syncer=self, audit=audit),
             status=StatusService(
@@ -201,10 +229,24 @@ class House:
             run.id, f"{run.task_id} begins", "x" * 5_000 if run.task_id == "chatty" else ""
         )
         outcome = await getattr(self, f"_{run.task_id}")(claim)
-        await self.queue.finish(run, outcome)
+        if isinstance(outcome, Draft):
+            await self.queue.suspend(run, outcome)
+        else:
+            await self.queue.finish(run, outcome)
 
     async def _hello(self, claim: Claim) -> Outcome:
         return self._success({"params": dict(claim.payload.params), "input": claim.payload.input})
+
+    async def _asks(self, claim: Claim) -> Outcome | Draft:
+        """Ask for a name, then whether it is right; give both."""
+        schemas: list[Any] = ["string", {**YES_NO, "description": "Is it?"}]
+        asked = await self.store.questions(claim.run.id)
+        if len(asked) < len(schemas):
+            return read_draft({"schema": schemas[len(asked)], "message": f"Q{len(asked) + 1}?"})
+        given = [q.answered.value if q.answered else None for q in asked]
+        if None in given:
+            return Outcome(RunStatus.CANCELLED, self.clock.now_ms(), reason="declined")
+        return self._success(given)
 
     async def _big(self, claim: Claim) -> Outcome:
         return self._success("é" * BIG)
@@ -292,7 +334,11 @@ class SocketTransport:
         async with send:
             while line := await reader.readline():
                 message = t.jsonrpc_message_adapter.validate_json(line, by_name=False)
-                await send.send(SessionMessage(message))
+                try:
+                    await send.send(SessionMessage(message))
+                except anyio.BrokenResourceError:
+                    # A notification that came while the client was leaving.
+                    return
 
     async def _write(self, take: Any) -> None:
         async with take:

@@ -139,6 +139,8 @@ async def test_every_client_over_every_transport_hears_each_change_once(
             (lambda: house.bus.publish(TasksChanged(("slow",))), ["resources"]),
             (hub.tools_changed, ["tools"]),
             (lambda: house.bus.publish(SourceChanged("demo")), ["dicode://sources"]),
+            # A task shows its last run.
+            (lambda: house.bus.publish(RunChanged("r1", "hello", "success")), [HELLO]),
         ]
         for change, words in changes:
             change()

@@ -98,7 +98,15 @@ async def test_a_preamble_without_hello_has_no_answer_and_narrows(socket_path: P
         assert [task["id"] for task in tasks] == ["hello"]
         line.send({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"_meta": META}})
         names = {tool["name"] for tool in (await line.read())["result"]["tools"]}
-    assert names == {"get_logs", "get_run", "get_runs", "get_task", "list_tasks", "validate_task"}
+    assert names == {
+        "get_logs",
+        "get_run",
+        "get_runs",
+        "get_stats",
+        "get_task",
+        "list_tasks",
+        "validate_task",
+    }
 
 
 @pytest.mark.parametrize(

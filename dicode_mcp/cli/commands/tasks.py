@@ -165,6 +165,8 @@ def _show_task(terminal: Terminal, task: dict[str, Any]) -> None:
         if task.get(key):
             terminal.say(f"{key}: {one_line(str(task[key]))}")
     terminal.say(f"trigger: {trigger_text(task.get('trigger'))}")
+    if task.get("webhook_url"):
+        terminal.say(f"address: {one_line(str(task['webhook_url']))}")
     if task.get("next_run"):
         terminal.say(f"next run: {relative(task['next_run'], terminal.clock)}")
     if task.get("last_run"):

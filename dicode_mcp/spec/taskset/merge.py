@@ -66,6 +66,7 @@ _PER_KEY = frozenset[KeyPath](
         ("container", "env_vars"),
         *((key,) for key in ("docker", "container", "retry", "concurrency", "resources")),
         *((key,) for key in ("mcp", "notify", "provider", "budget", "run_inputs", "auto_fix")),
+        *((key,) for key in ("retention", "api")),
     }
 )
 """Maps that merge key by key; every other value is replaced whole."""

@@ -39,7 +39,7 @@ _MAPS = frozenset(
     {
         *("permissions", "dicode", "trigger", "docker", "container", "retry", "concurrency"),
         *("resources", "mcp", "notify", "output_schema", "provider", "budget"),
-        *("run_inputs", "auto_fix"),
+        *("run_inputs", "auto_fix", "retention", "api"),
     }
 )
 _SWITCH = "enabled"

@@ -6,16 +6,27 @@ Every question is put so that one index answers it in order, whatever the number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    func,
+    select,
+    tuple_,
+    union_all,
+)
 
 from dicode_mcp.protocols import Page, RunQuery
 from dicode_mcp.runs.model import Run, RunStatus
 from dicode_mcp.store import codec
 from dicode_mcp.store.prepared import Prepared
 from dicode_mcp.store.rows.runs import ROW
-from dicode_mcp.store.tables import runs
+from dicode_mcp.store.tables import run_values, runs
 
 _NEWEST_OF_TASK = Prepared(
     select(*ROW)
@@ -38,6 +49,11 @@ _UNFINISHED = (
 def page(connection: Connection, query: RunQuery) -> Page[Run]:
     """Give a page of runs, newest first, in their listed form."""
     limit = codec.page_size(query.limit)
+    if query.offset:
+        after = _place_at(connection, query)
+        if after is None:
+            return Page(())
+        query = replace(query, cursor=after, offset=0)
     rows: list[Sequence[Any]] = []
     for statement in _statements(query, limit + 1):
         rows.extend(connection.execute(statement).all())
@@ -46,6 +62,48 @@ def page(connection: Connection, query: RunQuery) -> Page[Run]:
     more = len(found) > limit
     items = tuple(found[:limit])
     return Page(items, codec.run_cursor(items[-1]) if more else None)
+
+
+def _place_at(connection: Connection, query: RunQuery) -> str | None:
+    """Give the cursor of the last of the runs that ``offset`` leaves out, by the index alone."""
+    codec.check_offset(query.offset)
+    places = [
+        statement.with_only_columns(runs.c.created_at_ms, runs.c.id)
+        for statement in _statements(query, query.offset)
+    ]
+    if len(places) == 1:
+        found = connection.execute(places[0].limit(1).offset(query.offset - 1)).first()
+    else:
+        # Each in its own brackets: a part of a union has no order or limit of its own.
+        every = union_all(*(select(place.subquery()) for place in places)).subquery()
+        at, run_id = every.c
+        merged = select(at, run_id).order_by(at.desc(), run_id.desc())
+        found = connection.execute(merged.limit(1).offset(query.offset - 1)).first()
+    return None if found is None else codec.place_cursor(found[0], found[1])
+
+
+def matching(connection: Connection, query: RunQuery, at_most: int) -> int:
+    """Count what a query finds, up to a bound."""
+    number = 0
+    for statement in _statements(replace(query, cursor=None), at_most):
+        found = statement.with_only_columns(runs.c.id).order_by(None).limit(at_most - number)
+        counted = connection.execute(select(func.count()).select_from(found.subquery()))
+        number += int(counted.scalar_one())
+        if number >= at_most:
+            return at_most
+    return number
+
+
+def return_values(
+    connection: Connection, run_ids: Sequence[str], at_most: int
+) -> dict[str, str | None]:
+    """Give the return values there are; None for one that is longer than ``at_most`` bytes."""
+    length = func.length(run_values.c.return_value)
+    shown = case((length <= at_most, run_values.c.return_value))
+    query = select(run_values.c.run_id, shown).where(
+        run_values.c.run_id.in_(run_ids), run_values.c.return_value.is_not(None)
+    )
+    return {str(row[0]): codec.to_text(row[1]) for row in connection.execute(query).all()}
 
 
 def _statements(query: RunQuery, rows: int) -> list[Select[Any]]:

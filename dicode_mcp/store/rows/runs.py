@@ -4,16 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    String,
+    Table,
+    bindparam,
+    case,
+    delete,
+    false,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus, finished, move, sources_of
+from dicode_mcp.runs.notices import NoticeChange
 from dicode_mcp.store import codec
 from dicode_mcp.store.prepared import Prepared
-from dicode_mcp.store.rows import schedule
-from dicode_mcp.store.tables import idempotency_keys, run_payloads, run_values, runs
+from dicode_mcp.store.rows import days, notices, schedule
+from dicode_mcp.store.tables import (
+    idempotency_keys,
+    join_arrivals,
+    once_values,
+    questions,
+    run_payloads,
+    run_values,
+    runs,
+)
 
 ROW = tuple(runs.c[name] for name in codec.ROW_FIELDS)
+
+MAY_GO = (
+    # Not by the index on statuses, which the planner would take for a long list of ids: it has
+    # no statistics, and nearly every run has ended.
+    func.coalesce(runs.c.status, "").in_(sorted(s.value for s in RunStatus if s.ended)),
+    runs.c.pinned == false(),
+)
+"""What is true of runs that may be deleted."""
 
 _INSERT = Prepared(insert(runs))
 _INSERT_PAYLOAD = Prepared(insert(run_payloads))
@@ -31,6 +64,14 @@ _PAYLOAD = Prepared(
     .outerjoin_from(runs, run_payloads, run_payloads.c.run_id == runs.c.id)
     .where(runs.c.id == bindparam("run_id"))
 )
+_COPY_PAYLOAD = Prepared(
+    insert(run_payloads).from_select(
+        ["run_id", "body"],
+        select(bindparam("new_id", type_=String), run_payloads.c.body).where(
+            run_payloads.c.run_id == bindparam("run_id")
+        ),
+    )
+)
 _BY_SLOT = Prepared(
     select(runs.c.id).where(
         runs.c.task_id == bindparam("task"), runs.c.slot_ms == bindparam("slot")
@@ -44,6 +85,7 @@ _BY_KEY = Prepared(
     select(idempotency_keys.c.run_id, idempotency_keys.c.created_at_ms).where(*_KEY_IS)
 )
 _DROP_KEY = Prepared(delete(idempotency_keys).where(*_KEY_IS))
+_AT: BindParameter[int] = bindparam("at", type_=BigInteger)
 _CLAIM = Prepared(
     update(runs)
     .where(
@@ -53,12 +95,26 @@ _CLAIM = Prepared(
     .values(
         status=RunStatus.RUNNING.value,
         fence=runs.c.fence + 1,
-        started_at_ms=bindparam("at"),
+        started_at_ms=func.coalesce(runs.c.started_at_ms, bindparam("at")),
         task_hash=bindparam("hash"),
         revision=bindparam("rev"),
+        waited_ms=runs.c.waited_ms
+        + case((runs.c.paused_at_ms < _AT, _AT - runs.c.paused_at_ms), else_=0),
+        paused_at_ms=null(),
     )
 )
-_FINISHED_FIELDS = ("status", "finished_at_ms", "reason", "error", "exit_code", "signal")
+_FINISHED_FIELDS = (
+    "status",
+    "finished_at_ms",
+    "reason",
+    "error",
+    "exit_code",
+    "signal",
+    "cpu_ms",
+    "tokens",
+    "waited_ms",
+    "paused_at_ms",
+)
 _FINISH = Prepared(
     update(runs)
     .where(
@@ -86,6 +142,8 @@ def add(connection: Connection, run: Run, payload: bytes | None) -> Run:
         _keep_key(connection, run, run.idempotency_key)
     if run.slot_ms is not None:
         schedule.advance(connection, run.task_id, run.slot_ms)
+    if run.status.ended:
+        days.add(connection, run)
     return run
 
 
@@ -142,6 +200,7 @@ def finish(
     run: Run,
     outcome: Outcome,
     follow_ups: Sequence[tuple[Run, bytes | None]],
+    notice: NoticeChange | None = None,
 ) -> Run:
     """End a run and insert its follow-ups; raises CONFLICT or RUN_NOT_FOUND."""
     ended = finished(run, outcome)
@@ -152,9 +211,19 @@ def finish(
         stored = _STATUS(connection, {"run_id": run.id}).fetchone()
         raise not_found(run.id) if stored is None else stale(run.id, RunStatus(stored[0]))
     _add_values(connection, ended)
+    days.add(connection, ended)
     for follow_up, payload in follow_ups:
         add(connection, follow_up, payload)
+    told = notices.change(connection, notice).follow_up if notice else None
+    if told is not None:
+        add(connection, told[0], codec.payload_bytes(told[1]))
     return ended
+
+
+def add_like(connection: Connection, run: Run, model_id: str) -> None:
+    """Insert a run, as ``add`` does, that is started with what another one was started with."""
+    if add(connection, run, None) is run:
+        _COPY_PAYLOAD(connection, {"new_id": run.id, "run_id": model_id})
 
 
 def get(connection: Connection, run_id: str) -> Run | None:
@@ -173,16 +242,22 @@ def payload(connection: Connection, run_id: str) -> Payload | None:
 
 
 def ended_of(connection: Connection, run_ids: Sequence[str]) -> list[str]:
-    """Give those of ``run_ids`` that are runs which have ended."""
-    ended = [s.value for s in RunStatus if s.ended]
-    query = select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status.in_(ended))
+    """Give those of ``run_ids`` that are runs which have ended and are not pinned."""
+    query = select(runs.c.id).where(runs.c.id.in_(run_ids), *MAY_GO)
     return [str(run_id) for run_id in connection.execute(query).scalars()]
 
 
 def remove(connection: Connection, run_ids: Sequence[str]) -> int:
-    """Delete runs that have ended, with their bodies and keys; gives how many."""
+    """Delete runs that have ended and are not pinned, with all they own; gives how many."""
     ids = ended_of(connection, run_ids)
-    owned: Iterable[Table] = (run_payloads, run_values, idempotency_keys)
+    owned: Iterable[Table] = (
+        run_payloads,
+        run_values,
+        idempotency_keys,
+        questions,
+        once_values,
+        join_arrivals,
+    )
     for table in owned:
         connection.execute(delete(table).where(table.c.run_id.in_(ids)))
     return connection.execute(delete(runs).where(runs.c.id.in_(ids))).rowcount

@@ -25,10 +25,10 @@ from dicode_mcp.protocols import (
     SandboxPolicy,
 )
 from dicode_mcp.runs.model import RunError
-from dicode_mcp.spec.model import Task
+from dicode_mcp.spec.model import Permissions, Task
 from dicode_runtimes.deno.answers import being_prepared, dependencies_failed, type_errors
 from dicode_runtimes.deno.cache import DenoCache
-from dicode_runtimes.deno.flags import Places, flags, module_hosts
+from dicode_runtimes.deno.flags import Imports, Places, flags, module_hosts
 from dicode_runtimes.deno.graph import ARGUMENTS, Graph, read_graph, unused_main
 from dicode_runtimes.deno.program import DenoProgram
 from dicode_runtimes.shared import (
@@ -234,6 +234,27 @@ class DenoRuntime:
             timeout_s=spec.timeout,
             run_id=context.run.id,
             instance_id=context.instance_id,
+        )
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the names of files end that are programs of this runtime."""
+        return (".ts", ".js", ".mjs")
+
+    def program(
+        self, entry: Path, permissions: Permissions, *, folder: Path, scratch: Path
+    ) -> tuple[str, ...]:
+        """Give the command that starts a file as a program; its imports are files beside it.
+
+        Raises ``DicodeError``: INVALID_SPEC for permissions that cannot be expressed,
+        RUNTIME_UNAVAILABLE without deno.
+        """
+        places = Places(folder, scratch, scratch / "none.sock", self._cache.modules)
+        return (
+            self._binary(),
+            "run",
+            *flags(permissions, places, Imports(), None),
+            str(entry),
         )
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:

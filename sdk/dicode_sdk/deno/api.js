@@ -4,6 +4,11 @@
 import { log } from "./log.js";
 import { plain } from "./json.js";
 
+/** Throw it when trying again is of no use: the run fails, and `retry` is not applied. */
+export class NoRetryError extends Error {
+  name = "NoRetryError";
+}
+
 /** Make the names of one run, from the server's first frame. */
 export function names(channel, start) {
   const call = (method, args) => channel.call(method, args);
@@ -15,6 +20,7 @@ export function names(channel, start) {
     request: start.request ?? null,
     output: output(call),
     log,
+    NoRetryError,
     dicode: dicode(call),
     mcp: {
       list_tools: (task) => call("mcp.list_tools", { task }),
@@ -83,11 +89,19 @@ function dicode(call) {
     get_runs: (id, limit = 10) => call("get_runs", { id, limit }),
     secrets_set: (name, value) => done("secrets_set")({ name, value }),
     secrets_delete: (name) => done("secrets_delete")({ name }),
+    usage: ({ tokens }) => call("usage", { tokens }),
     progress: (count, total = null, message = "") =>
       done("progress")({ done: count, total, message }),
-    ask: (schema, message) => call("ask", { schema, message }),
-    agent: (name, payload = null) => call("agent", { name, payload }),
-    runs: { replay: (run_id) => call("runs.replay", { run_id }) },
+    ask: (schema, message, { key = null, timeout = null } = {}) =>
+      call("ask", { schema, message, key, timeout }),
+    once: async (key, make) => {
+      const kept = await call("once.get", { key });
+      if (kept.found) return kept.value;
+      return await call("once.put", { key, value: (await make()) ?? null });
+    },
+    agent: (name, payload = null, { timeout = null } = {}) =>
+      call("agent", { name, payload, timeout }),
+    runs: { replay: (run_id, edited = {}) => call("runs.replay", { ...edited, run_id }) },
     tasks: { test: (id) => call("tasks.test", { id }) },
     sources: {
       set_dev_mode: (name, enabled = true, options = {}) =>

@@ -27,6 +27,10 @@ export class Channel {
   #writing = Promise.resolve();
   #gone = false;
   #onIdle = [];
+  #suspended = false;
+
+  /** Called once when the script has asked and is to end. */
+  onSuspended = () => {};
 
   static async open(path) {
     const channel = new Channel();
@@ -45,6 +49,7 @@ export class Channel {
 
   /** Ask the server. Throws `DicodeError`. */
   async call(method, args) {
+    if (this.#suspended) return never();
     const id = ++this.#number;
     const data = encoded({ id, method, args: checked(method, args) });
     if (this.#gone) throw gone();
@@ -53,6 +58,8 @@ export class Channel {
       this.#pending.set(id, resolve);
       this.#write(data);
     });
+    // No error to catch: the script gets no further than here, and the process ends.
+    if (this.#suspended) return never();
     if (answer.error) {
       throw new DicodeError(answer.error.code, answer.error.message, answer.error.hint);
     }
@@ -86,6 +93,10 @@ export class Channel {
 
   async #readOn() {
     for (let frame; (frame = await this.#receive()) !== null;) {
+      if (frame.suspended && !this.#suspended) {
+        this.#suspended = true;
+        this.onSuspended();
+      }
       const resolve = this.#pending.get(frame.id);
       this.#pending.delete(frame.id);
       this.#rest();
@@ -167,6 +178,10 @@ function encoded(frame) {
       `more than the ${grouped(MAX_FRAME)} allowed`,
     "write it to a file or split it",
   );
+}
+
+function never() {
+  return new Promise(() => {});
 }
 
 function gone() {

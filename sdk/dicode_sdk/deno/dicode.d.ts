@@ -75,16 +75,44 @@ interface DicodeServer {
   get_runs(id: string, limit?: number): Promise<Record<string, any>[]>;
   secrets_set(name: string, value: string): Promise<void>;
   secrets_delete(name: string): Promise<void>;
+  /** Report model tokens used since the last report; gives the run's sum and what is left today. */
+  usage(report: { tokens: number }): Promise<{ tokens: number; left: number | null }>;
   /** Tell how far the run is. */
   progress(done: number, total?: number | null, message?: string): Promise<void>;
-  /** Wait for a person's answer that fits a JSON Schema. */
+  /**
+   * Ask a person. The script ends here and starts again from its top with the answer: side effects
+   * belong after it, or into `once`. `schema` is a flat JSON Schema object, or for one value its
+   * type or a list of choices. Throws a DicodeError with the code `declined` when the person would
+   * not answer.
+   */
   // deno-lint-ignore no-explicit-any
-  ask(schema: Record<string, unknown>, message: string): Promise<any>;
-  /** Hand work to an agent. */
+  ask<T = any>(
+    schema: Record<string, unknown> | "boolean" | "string" | "integer" | "number" | string[],
+    message: string,
+    /** `key` names the question where their order may change; `timeout` is in seconds or "36h". */
+    options?: { key?: string; timeout?: number | string },
+  ): Promise<T>;
+  /** Give what `make()` gave the first time in this run; kept as JSON when the promise resolves. */
   // deno-lint-ignore no-explicit-any
-  agent(name: string, payload?: unknown): Promise<any>;
+  once<T = any>(key: string, make: () => T | Promise<T>): Promise<T>;
+  /**
+   * Start the program `agents/NAME` of this task and wait; gives the JSON that it prints.
+   * `timeout` (10 min) is in seconds or as "15m".
+   */
   // deno-lint-ignore no-explicit-any
-  runs: { replay(run_id: string): Promise<Record<string, any>> };
+  agent(name: string, payload?: unknown, options?: { timeout?: number | string }): Promise<any>;
+  // deno-lint-ignore no-explicit-any
+  runs: {
+    /**
+     * Start a run again with what it was started with. `params` go over the run's own, `input`
+     * takes the place of its input; editing either needs the task in `permissions.dicode.tasks`
+     * too. Does not wait.
+     */
+    replay(
+      run_id: string,
+      edited?: { params?: Record<string, unknown>; input?: unknown },
+    ): Promise<{ runID: string; task: string; taskChanged: boolean }>;
+  };
   // deno-lint-ignore no-explicit-any
   tasks: { test(id: string): Promise<Record<string, any>> };
   sources: {
@@ -107,8 +135,12 @@ interface DicodeMcp {
   call(task: string, tool: string, args?: Record<string, unknown>): Promise<any>;
 }
 
+/** Throw it when trying again is of no use: the run fails, and `retry` is not applied. */
+declare class NoRetryError extends Error {}
+
 /** What `main` is given. */
 interface DicodeSdk {
+  NoRetryError: typeof NoRetryError;
   params: DicodeParams;
   env: DicodeEnv;
   kv: DicodeKv;

@@ -1,9 +1,12 @@
 // What an error of a script tells its reader: where in the task, and how it came there.
 
+import { NoRetryError } from "./api.js";
 import { DicodeError } from "./channel.js";
 
 const MAX_MESSAGE = 4000;
 const MAX_TRACE = 32_000;
+// Codes of refused calls that say more of a run's end than that its script failed.
+const TOLD_APART = ["output_too_large", "declined", "ask_mismatch"];
 // Deno writes a URL in a stack as it is or with its escapes undone, so a path may hold spaces.
 const PLACE = /(file:\/\/.+?):(\d+):(\d+)\)?$/;
 const OURS = new URL(".", import.meta.url).href;
@@ -17,9 +20,8 @@ export function failure(code, message, more = {}) {
 /** Make the error of a finish frame from whatever was thrown. `folder` is a URL ending in `/`. */
 export function fromThrown(thrown, folder) {
   const trace = describe(thrown, folder, new Set());
-  const code = thrown instanceof DicodeError && thrown.code === "output_too_large"
-    ? thrown.code
-    : "script_error";
+  const told = thrown instanceof DicodeError && TOLD_APART.includes(thrown.code);
+  const code = told ? thrown.code : thrown instanceof NoRetryError ? "no_retry" : "script_error";
   return failure(code, headline(thrown, folder), {
     hint: hintFor(thrown),
     ...place(thrown, folder),

@@ -81,6 +81,7 @@ function onEmpty(event) {
 
 async function run() {
   channel = await serverPromise;
+  channel.onSuspended = () => end(null, null);
   const given = names(channel, await channel.start());
   takeConsole();
   for (const [name, value] of Object.entries({ ...given, result: undefined })) {

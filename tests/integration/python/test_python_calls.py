@@ -46,6 +46,27 @@ async def test_a_granted_call_runs_the_other_task(house: House) -> None:
     assert ("progress", (1, 2, "half")) in house.calls.asked
 
 
+async def test_a_replay_may_be_as_it_was_or_edited(house: House) -> None:
+    ended = await house.run(
+        """
+        async def main():
+            dicode.runs.replay("r1")
+            dicode.runs.replay("r2", {"n": 1}, input=None)
+            return await dicode.runs.replay_async("r3", params={"n": 2})
+        """,
+        permissions=Permissions(dicode=DicodeGrants(runs_replay=True)),
+    )
+    assert ended.value["runID"] == "again-r3"
+    assert [args for name, args in house.calls.asked if name == "replay"] == [
+        ("r1", {}, {}),
+        ("r2", {"n": 1}, {"input": None}),
+        ("r3", {"n": 2}, {}),
+    ]
+    refused = await house.run('def main():\n    dicode.runs.replay("r1")\n')
+    assert refused.report.error is not None
+    assert refused.report.error.hint == "add to task.yaml: permissions.dicode.runs_replay: true"
+
+
 async def test_asynchronous_calls_are_served_at_once(house: House) -> None:
     grants = Permissions(dicode=DicodeGrants(tasks=("other",)))
     house.calls.wait_for_all_of(20)

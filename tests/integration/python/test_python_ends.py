@@ -27,6 +27,30 @@ async def test_an_exception_names_file_line_and_the_way_there(house: House) -> N
     assert any("division by zero" in message for message in ended.messages)
 
 
+@pytest.mark.parametrize(
+    "raised", ["NoRetry('the invoice is void')", "Void('the invoice is void')"]
+)
+async def test_an_error_that_says_so_is_told_apart_so_that_nobody_tries_again(
+    house: House, raised: str
+) -> None:
+    ended = await house.run(
+        f"""
+        from dicode_sdk import NoRetry
+
+        class Void(NoRetry):
+            pass
+
+        def main():
+            raise {raised}
+        """
+    )
+    error = ended.report.error
+    assert error is not None
+    assert (ended.report.reason, error.code) == ("no_retry", "no_retry")
+    assert error.message.endswith("the invoice is void")
+    assert error.line == 8
+
+
 async def test_an_error_in_an_asynchronous_main_shows_no_frames_of_asyncio(house: House) -> None:
     ended = await house.run("async def main():\n    raise KeyError('k')\n")
     error = ended.report.error

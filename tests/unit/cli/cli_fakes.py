@@ -54,6 +54,9 @@ class FakeServer:
         self.preambles: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.metas: list[dict[str, Any]] = []
+        self.tells = True
+        """Whether it takes subscriptions; then it tells of a change after each answer."""
+        self.watched: list[str] = []
         self.noise: list[dict[str, Any]] = []
         """Messages sent before each answer."""
         self._connections: list[socket.socket] = []
@@ -103,14 +106,22 @@ class FakeServer:
             request = json.loads(line)
             for message in self.noise:
                 _send(wire, message)
+            if request["method"] == "subscriptions/listen" and self.tells:
+                self.watched += request["params"]["notifications"]["resourceSubscriptions"]
+                _send(wire, _note("notifications/subscriptions/acknowledged"))
+                continue
             answer = self._answer(request)
             if answer is None:
                 return
             _send(wire, {"jsonrpc": "2.0", "id": request["id"], **answer})
+            for uri in self.watched:
+                _send(wire, _note("notifications/resources/updated", uri=uri))
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
         params = cast("dict[str, Any]", request["params"])
         self.metas.append(params["_meta"])
+        if request["method"] == "subscriptions/listen":
+            return {"error": {"code": -32601, "message": "Method not found"}}
         if request["method"] == "resources/read":
             text = json.dumps(self.resources[params["uri"]])
             return {"result": {"contents": [{"uri": params["uri"], "text": text}]}}
@@ -131,3 +142,7 @@ class FakeServer:
 def _send(wire: Any, message: dict[str, Any]) -> None:
     wire.write(json.dumps(message).encode() + b"\n")
     wire.flush()
+
+
+def _note(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": method, "params": params}

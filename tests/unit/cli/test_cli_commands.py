@@ -241,6 +241,18 @@ def test_logs_follow_shows_each_line_once_until_the_run_ends(
     assert [line.split()[-1] for line in said.out.splitlines()] == ["line1", "line2", "line3"]
     assert "success" in said.err
     assert looks == [0, 1, 2, 3, 3]
+    assert server.watched == ["dicode://runs/r1", "dicode://runs/r1/logs"]
+
+
+def test_logs_follow_looks_by_itself_where_the_server_tells_nothing(
+    dicode: Dicode, server: FakeServer
+) -> None:
+    server.tells = False
+    states = ["running", "running", "success"]
+    server.tools["get_logs"] = lambda _: {"status": states.pop(0), "lines": []}
+    server.tools["get_run"] = lambda _: {"run_id": "r1", "task": "t", "status": "success"}
+    assert dicode("logs", "r1", "-f").code == 0
+    assert states == []
 
 
 def test_a_tasks_control_characters_cannot_move_the_cursor(

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cli_fakes import Dicode, FakeServer, Tool
 
 ENDED: dict[str, Any] = {
@@ -178,7 +179,12 @@ def test_help_of_a_task_shows_its_params(dicode: Dicode, server: FakeServer) -> 
     assert "--no-wait" in general.out
 
 
-def test_ctrl_c_leaves_the_run_alive_and_says_its_id(server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    "words", [("run", "hello"), ("run", "hello", "--follow"), ("logs", "r1", "-f")]
+)
+def test_ctrl_c_leaves_the_run_alive_and_says_its_id(
+    server: FakeServer, words: tuple[str, ...]
+) -> None:
     waiting, released = threading.Event(), threading.Event()
 
     def wait(_: dict[str, Any]) -> dict[str, Any]:
@@ -187,8 +193,8 @@ def test_ctrl_c_leaves_the_run_alive_and_says_its_id(server: FakeServer) -> None
         return ENDED
 
     server.tools["run_task"] = lambda _: STARTED
-    server.tools["get_run"] = wait
-    command = [sys.executable, "-m", "dicode_mcp.cli.main", "run", "hello"]
+    server.tools["get_run"] = server.tools["get_logs"] = wait
+    command = [sys.executable, "-m", "dicode_mcp.cli.main", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert waiting.wait(20)
         os.kill(process.pid, signal.SIGINT)

@@ -251,14 +251,14 @@ def test_a_registry_that_cannot_be_meant_is_refused(
 
 def test_what_has_no_effect_yet_is_said(cwd: Path, home: Path) -> None:
     told = "\n".join(read(cwd, home, FULL).not_in_force())
-    for key in ("database", "notifications", "sandbox", "ai"):
+    for key in ("database", "sandbox", "ai"):
         assert key in told
 
 
 def test_the_schema_fits_what_is_read(cwd: Path, home: Path) -> None:
     read(cwd, home, FULL)
     schema: dict[str, Any] = config_schema()
-    for text in (FULL, "server:\n", "registries: [x]\n"):
+    for text in (FULL, "server:\n", "registries: [x]\n", "bundled: false\n", "bundled:\n"):
         jsonschema.validate(load(text, "t").data, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"prot": 1}, schema)

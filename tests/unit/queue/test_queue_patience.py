@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
 from dicode_mcp import queue as queue_module
 from dicode_mcp.errors import Code, DicodeError, Retry
+from dicode_mcp.events import RunChanged
 from dicode_mcp.runs.model import (
     Outcome,
     Payload,
@@ -44,17 +46,19 @@ class Deaf(MemoryStore):
             self.deaf -= 1
             raise trouble(Code.STORAGE_UNAVAILABLE)
 
-    async def start_run(
-        self, run_id: str, *, now_ms: int, task_hash: str, revision: str | None
-    ) -> Run:
-        run = await super().start_run(run_id, now_ms=now_ms, task_hash=task_hash, revision=revision)
+    async def start_run(self, run_id: str, **named: Any) -> Run:
+        run = await super().start_run(run_id, **named)
         self._answer()
         return run
 
     async def finish_run(
-        self, run: Run, outcome: Outcome, follow_ups: Sequence[tuple[Run, Payload]] = ()
+        self,
+        run: Run,
+        outcome: Outcome,
+        follow_ups: Sequence[tuple[Run, Payload | None]] = (),
+        **named: Any,
     ) -> Run:
-        stored = await super().finish_run(run, outcome, follow_ups)
+        stored = await super().finish_run(run, outcome, follow_ups, **named)
         self._answer()
         return stored
 
@@ -175,3 +179,35 @@ async def test_a_second_submit_hands_a_run_on_that_the_dispatcher_never_met() ->
     second = await rooms.queue.submit(request)
     assert second.id == first.id
     assert await rooms.dispatcher.next() == first.id
+
+
+class Slow(MemoryStore):
+    """Commits a run only when the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def add_run(self, run: Run, payload: Payload) -> Run:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().add_run(run, payload)
+
+
+async def test_a_caller_who_leaves_during_the_commit_leaves_no_run_behind() -> None:
+    store = Slow()
+    rooms = Rooms(store)
+    rooms.put(make_task("a"))
+    async with running(InstantRunner(rooms).run()):
+        caller = asyncio.create_task(rooms.queue.submit(REQUEST))
+        await asyncio.wait_for(store.asked.wait(), 20)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        with rooms.bus.subscribe(kinds=(RunChanged,)) as events:
+            store.gate.set()
+            async with asyncio.timeout(20):
+                while cast("RunChanged", await events.get()).status != "success":
+                    pass
+    assert [run.status for run in await rooms.runs()] == [RunStatus.SUCCESS]

@@ -231,10 +231,29 @@ CASES: dict[str, Case] = {
         "retry:\n  backoff: 1m\n  max_backoff: 30s\n", 6, "retry.max_backoff", "shorter"
     ),
     "retry on": on_base("retry: {on: [fail]}\n", 4, "retry.on[0]", "mean 'failure'?"),
+    "retry of a reason": on_base("retry: {on: [exit_cod]}\n", 4, "retry.on[0]", "'exit_code'?"),
+    "retry of what never helps": on_base(
+        "retry: {on: [secret_missing]}\n", 4, "retry.on[0]", "is never tried again"
+    ),
+    "negative retry": on_base("retry: {attempts: -1}\n", 4, "retry.attempts", "at least 1"),
+    "negative backoff": on_base("retry: {backoff: -1s}\n", 4, "retry.backoff", "negative"),
+    "retry without time": on_base("retry: {deadline: 0s}\n", 4, "retry.deadline", "zero"),
     "concurrency key": on_base(
         "params: {repo: x}\nconcurrency: {key: '${params.rep}'}\n", 5, "concurrency.key", "repo"
     ),
     "overlap": on_base("concurrency: {overlap: drop}\n", 4, "concurrency.overlap", "replace"),
+    "no run at once": on_base("concurrency: {limit: 0}\n", 4, "concurrency.limit", "at least 1"),
+    "negative limit": on_base("concurrency: {limit: -2}\n", 4, "concurrency.limit", "at least 1"),
+    "half a run": on_base("concurrency: {limit: 1.5}\n", 4, "concurrency.limit", "whole number"),
+    "key of the input": on_base(
+        "concurrency: {key: '${input.repo}'}\n", 4, "concurrency.key", "${params.NAME}"
+    ),
+    "priority": on_base("priority: 101\n", 4, "priority", "100"),
+    "priority in words": on_base("priority: high\n", 4, "priority", "whole number"),
+    "no budget": on_base("budget: {runs: 0}\n", 4, "budget.runs", "at least 1"),
+    "negative budget": on_base("budget: {tokens: -1}\n", 4, "budget.tokens", "at least 1"),
+    "no seconds": on_base("budget: {cpu_seconds: 0}\n", 4, "budget.cpu_seconds", "0"),
+    "budget of what": on_base("budget: {token: 5}\n", 4, "budget.token", "tokens"),
     "pids": on_base("resources: {pids: 1.5}\n", 4, "resources.pids", "whole number"),
     "mcp_port without daemon": on_base("mcp_port: 3000\n", 4, "mcp_port", "daemon"),
     "tool name": on_base("mcp: {tool_name: My-Tool}\n", 4, "mcp.tool_name", "a-z"),
@@ -254,6 +273,10 @@ CASES: dict[str, Case] = {
     "budget": on_base("budget: {runs: many}\n", 4, "budget.runs", "whole number"),
     "cache": on_base("provider: {cache_ttl: long}\n", 4, "provider.cache_ttl", "duration"),
     "retention": on_base("run_inputs: {retention: 5x}\n", 4, "run_inputs.retention", "duration"),
+    "history age": on_base("retention: {age: -5d}\n", 4, "retention.age", "negative"),
+    "history runs": on_base("retention: {runs: 0}\n", 4, "retention.runs", "1"),
+    "api type": on_base("api: {type: 'my task'}\n", 4, "api.type", "try 'my-task'"),
+    "api trigger": on_base("api: {trigger: always}\n", 4, "api.trigger", "true or false"),
     "auto fix": on_base("auto_fix: {max_iterations: 99}\n", 4, "auto_fix.max_iterations", "20"),
 }
 

@@ -116,6 +116,7 @@ GOOD: dict[str, str] = {
     "runs_on: [gpu]\nmcp: {expose: true, tool_name: a_1, read_only: true, destructive: false}\n"
     "output_schema: {type: object, properties: {a: {type: string}}}\nprovider: {cache_ttl: 5m}\n"
     "budget: {runs: 5, cpu_seconds: 1.5, tokens: 9}\nrun_inputs: {enabled: true, retention: 7d}\n"
+    "retention: {age: 90d, runs: 50}\napi: {trigger: true, type: my-task}\n"
     "auto_fix: {enabled: true, cooldown: 1h}\n",
 }
 

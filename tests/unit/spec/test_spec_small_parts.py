@@ -144,7 +144,7 @@ def test_declared_permissions_are_said_to_be_not_enforced() -> None:
     )
     assert condition.type is ConditionType.NOT_IN_FORCE
     assert condition.status
-    for field in ("trigger.webhook", "permissions.net", "notify", "env[].secret"):
+    for field in ("permissions.net", "env[].secret"):
         assert field in condition.message
     assert "permissions.dicode.authoring" in condition.message
     assert "can do more than it says" in condition.message

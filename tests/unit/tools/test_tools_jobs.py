@@ -76,7 +76,7 @@ def test_a_run_is_a_job_by_its_own_id(status: str, expected: str) -> None:
         "created_at": NOW,
         "logs_tail": [],
     }
-    found = job_of(run)
+    found = job_of(run, "r1")
     assert (found.id, found.status) == ("r1", expected)
     assert (found.result is not None) is (expected == "completed")
     if found.result is not None:

@@ -35,25 +35,30 @@ class Shop:
     def clock(self) -> FakeClock:
         return self.rooms.clock
 
-    async def settled(self) -> None:
+    async def settled(self, idle: bool = True) -> None:
         """Return when nothing more happens without time."""
         dispatcher = self.rooms.dispatcher
         while True:
             for _ in range(20):
                 await asyncio.sleep(0)
             await self.clock.asleep()
-            if not dispatcher.waiting and dispatcher.running == self.runner.holding:
+            if dispatcher.running != self.runner.holding:
+                continue
+            if not dispatcher.waiting or not idle:
                 return
 
-    async def let(self, span: float, *, to_the_next: bool = True) -> None:
-        """Let time pass: from due slot to due slot, or in naps as the loop takes them."""
-        await self.settled()
+    async def let(self, span: float, *, to_the_next: bool = True, idle: bool = True) -> None:
+        """Let time pass: from due slot to due slot, or in naps as the loop takes them.
+
+        Not ``idle``: runs may wait for a slot that is not to be had.
+        """
+        await self.settled(idle)
         left = float(span)
         while left > 0:
             step = min(left, self._step(to_the_next))
             self.clock.advance(step)
             left -= step
-            await self.settled()
+            await self.settled(idle)
 
     def _step(self, to_the_next: bool) -> float:
         nap = self.clock.next_wake() or 30.0
@@ -74,8 +79,9 @@ async def open_shop(
     *tasks: Any,
     zone: str = "UTC",
     held: tuple[str, ...] = (),
+    slots: int = 1_000_000,
 ) -> AsyncGenerator[Shop]:
-    rooms = Rooms(store, clock)
+    rooms = Rooms(store, clock, slots=slots)
     rooms.put(*tasks)
     await rooms.queue.recover()
     runner = InstantRunner(rooms)

@@ -23,10 +23,14 @@ from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Payload, Run, RunStatus, Trigger, new_run_id
 from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
+from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.questions import QuestionsService
+from dicode_mcp.service.replays import ReplayService
 from dicode_mcp.service.runs import RunsService
 from dicode_mcp.service.sources import SourcesService
 from dicode_mcp.service.status import ServerFacts, StatusService
+from dicode_mcp.service.task_api import TaskApiService
 from dicode_mcp.service.tasks import TasksService
 from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.manifest import render_manifest
@@ -34,6 +38,7 @@ from dicode_mcp.testing.authoring import make_writers
 from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.rooms import SOURCE, Rooms, make_task
 from dicode_mcp.testing.waiting import DEADLINE_S
+from dicode_mcp.triggers.api_types import ApiTypes
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.pages import Pages
 
@@ -83,8 +88,9 @@ class PageHouse:
         self.rooms = Rooms()
         self.readiness = Readiness.READY
         self.next_runs: dict[str, int] = {}
+        self.services = self._services()
         self.pages = Pages(
-            self._services(), self.rooms.clock, readiness=lambda: self.readiness, zone=UTC
+            self.services, self.rooms.clock, readiness=lambda: self.readiness, zone=UTC
         )
         self.rooms.registry.put_source(SourceState(SOURCE, "local", "/srv/tasks"))
 
@@ -152,6 +158,7 @@ class PageHouse:
         loader = TaskLoader(
             runtimes={"python": ("task.py",)}, environ={}, home=here, data_dir=here, config_dir=here
         )
+        runs = RunsService(**parts, bus=rooms.bus, audit=audit)
         return Services(
             tasks=TasksService(
                 **parts,
@@ -161,7 +168,19 @@ class PageHouse:
                 clock=rooms.clock,
                 next_run=self.next_runs.get,
             ),
-            runs=RunsService(**parts, bus=rooms.bus, audit=audit),
+            runs=runs,
+            replays=ReplayService(**parts, audit=audit),
+            task_api=TaskApiService(
+                registry=rooms.registry,
+                store=rooms.store,
+                runs=runs,
+                types=ApiTypes(rooms.registry, rooms.bus),
+                clock=rooms.clock,
+            ),
+            questions=QuestionsService(
+                queue=rooms.queue, store=rooms.store, bus=rooms.bus, audit=audit, clock=rooms.clock
+            ),
+            hooks=HooksService(**parts, audit=audit, clock=rooms.clock),
             sources=SourcesService(registry=rooms.registry, syncer=self, audit=audit),
             status=StatusService(
                 facts=ServerFacts(
