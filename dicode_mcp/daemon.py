@@ -22,6 +22,11 @@ from dicode_mcp.config import Config, ServerConfig, SourceConfig, load_config
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor.linux import become_subreaper
 from dicode_mcp.executor.orphans import Strangers, take_process
+from dicode_mcp.executor.sandbox.cages import Cages
+from dicode_mcp.executor.sandbox.gate.outside import Outside
+from dicode_mcp.executor.sandbox.groups import find as find_groups
+from dicode_mcp.executor.sandbox.plan import Ceilings
+from dicode_mcp.executor.sandbox.probe import look
 from dicode_mcp.executor.spawn import SpawnExecutor
 from dicode_mcp.house import House
 from dicode_mcp.runs.log_room import LogLimits
@@ -92,6 +97,8 @@ class Server:
         self._hurry = asyncio.Event()
         self._state = Readiness.STARTING
         self._url: str | None = None
+        self._ports: tuple[int, ...] = ()
+        self._outside = Outside(own_ports=lambda: self._ports)
         self.ready = asyncio.Event()
         """Set once clients are answered, with every source looked at."""
 
@@ -118,14 +125,28 @@ class Server:
             limits = LogLimits(execution.max_log_bytes, execution.max_log_lines)
             become_subreaper()
             strangers = take_process() if self._own_process else Strangers.STARTED
+            instance_id = await store.instance_id()
+            groups = find_groups(instance_id)
+            if groups is not None:
+                stack.callback(groups.close)
+            cages = Cages(
+                execution.sandbox,
+                await asyncio.to_thread(look, groups),
+                Ceilings(execution.max_memory, execution.max_pids),
+                self._outside,
+            )
+            stack.callback(self._outside.close)
+            health = cages.health()
+            if not health.ok or cages.lacking():
+                log.warning(health.message)
             executor = await stack.enter_async_context(
-                SpawnExecutor(self._clock, limits, strangers)
+                SpawnExecutor(self._clock, limits, strangers, cages)
             )
             house = House(
                 self._config,
                 store=store,
                 executor=executor,
-                instance_id=await store.instance_id(),
+                instance_id=instance_id,
                 environ=self._environ,
                 clock=self._clock,
                 url=lambda: self._url,
@@ -133,6 +154,7 @@ class Server:
                 overrides=await store.source_overrides(),
                 approved=await store.approvals(),
             )
+            house.warm()
             await house.clean()
             async with asyncio.TaskGroup() as group:
                 audit = group.create_task(house.audit.run(), name="audit")
@@ -183,6 +205,7 @@ class Server:
                 trusted_proxies=server.trusted_proxies,
                 public_url=server.public_url,
                 pages=PageGate(house.services.hooks.find, keys, shown.file),
+                is_task=self._outside.is_ours,
             ),
             readiness=lambda: self._state,
             routes=[
@@ -207,6 +230,7 @@ class Server:
         http = HttpServer(app, host=server.host, port=server.port, on_stop=house.hub.close)
         listening = await surfaces.enter_async_context(http.listening())
         self._url = listening.url
+        self._ports = (listening.port,)
         lock.publish(self._lock_info(listening.host, listening.port))
 
     async def _look_once(self, house: House) -> None:

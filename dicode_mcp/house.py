@@ -50,6 +50,7 @@ from dicode_mcp.protocols import (
     RuntimeHost,
     SourceOverrides,
     Store,
+    Warming,
 )
 from dicode_mcp.queue import Queue
 from dicode_mcp.reconciler import Outside, Places, ReadinessLog, Reconciler
@@ -434,6 +435,13 @@ class House:
             ("registries", self.services.registries.run()),
         ]
 
+    def warm(self) -> None:
+        """Begin what shortens the first runs."""
+        for runtime in self._runtimes.values():
+            kept = runtime.warm() if isinstance(runtime, Warming) else None
+            if kept is not None:
+                self._executor.warm(*kept)
+
     async def clean(self) -> None:
         """Remove what a crashed server left: processes of its tasks, folders of their runs."""
         ended = await self._executor.sweep(self._instance_id)
@@ -502,4 +510,5 @@ def _task_loader(
         config_dir=config.file.parent if config.file else Path.cwd(),
         withheld=withheld,
         cache=DigestCache(clock),
+        guarded=(config.file,) if config.file else (),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -50,11 +51,14 @@ def decide(
         return ended(RunStatus.TIMEOUT, Reason.TIMEOUT, _timeout_error(timeout_s))
     if stop_reason is not None and exit.stopped:
         return ended(RunStatus.CANCELLED, stop_reason, _stop_error(stop_reason))
+    if exit.limit is not None and (exit.signal is not None or report.error is not None):
+        return ended(RunStatus.FAILURE, Reason.MEMORY_LIMIT, _limit_error(exit.limit))
     if report.error is not None and report.reason == Reason.DECLINED:
         # A human ended it: no failure to retry or to raise an alarm for.
         return ended(RunStatus.CANCELLED, Reason.DECLINED, report.error)
     if report.error is not None:
-        return ended(RunStatus.FAILURE, report.reason or Reason.SCRIPT_ERROR, report.error)
+        error = _unreached(_pressed(report.error, exit.pressed), exit.unreached)
+        return ended(RunStatus.FAILURE, report.reason or Reason.SCRIPT_ERROR, error)
     if exit.signal is not None:
         return ended(RunStatus.FAILURE, Reason.SIGNAL, explained or _signal_error(exit.signal))
     if exit.exit_code:
@@ -120,6 +124,31 @@ def _code_error(code: int) -> RunError:
     return RunError(
         Reason.EXIT_CODE, f"the process ended with exit code {code}", "the log shows its last words"
     )
+
+
+def _limit_error(limit: str) -> RunError:
+    return RunError(
+        Reason.MEMORY_LIMIT,
+        f"{limit} reached: the run used more and was ended",
+        "read large data in pieces, or raise resources.memory in task.yaml (at most "
+        "execution.max_memory of dicode.yaml)",
+    )
+
+
+def _pressed(error: RunError, limit: str | None) -> RunError:
+    if limit is None:
+        return error
+    hint = f"the run had reached its {limit}: raise resources.pids in task.yaml"
+    return replace(error, hint=f"{error.hint}; {hint}" if error.hint else hint)
+
+
+def _unreached(error: RunError, rules: Sequence[str]) -> RunError:
+    """Name what the network gate refused; most libraries say only that a connection failed."""
+    if not rules or "permissions.net" in (error.hint or ""):
+        return error
+    listed = ", ".join(f'"{rule}"' for rule in rules)
+    hint = f"the run was refused connections; add to task.yaml: permissions.net: [{listed}]"
+    return replace(error, hint=f"{error.hint}; {hint}" if error.hint else hint)
 
 
 def _schema_error(value: str | None, schema: Mapping[str, Any] | None) -> RunError | None:

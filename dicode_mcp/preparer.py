@@ -27,6 +27,7 @@ from dicode_mcp.protocols import (
     Preparing,
     RawLine,
     Runtime,
+    Tidying,
 )
 from dicode_mcp.registry import Registry
 from dicode_mcp.runs.logs import Stream
@@ -38,6 +39,7 @@ OWNER = "preparer"
 """The room in whose name conditions are set."""
 FIRST_RETRY_S = 30.0
 LONGEST_RETRY_S = 3600.0
+TIDY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Preparer:
     ) -> None:
         self._registry = registry
         self._runtimes = {n: r for n, r in runtimes.items() if isinstance(r, Preparing)}
+        self._tidying = {n: r for n, r in runtimes.items() if isinstance(r, Tidying)}
         self._executor = executor
         self._bus = bus
         self._clock = clock
@@ -81,6 +84,18 @@ class Preparer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
             group.create_task(self._work())
+            group.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        never = asyncio.Event()
+        while not await self._clock.wait(never, TIDY_S):
+            tasks = [entry.task for entry in self._registry.entries() if entry.task is not None]
+            for name, runtime in self._tidying.items():
+                own = [task for task in tasks if task.spec.runtime == name]
+                try:
+                    await asyncio.to_thread(runtime.tidy, own, self._clock.now_ms())
+                except OSError as error:
+                    log.warning("a runtime could not be tidied", extra={"why": str(error)})
 
     async def _follow(self) -> None:
         lost = 0

@@ -701,7 +701,23 @@ class SandboxPolicy:
     scratch: Path
     read: tuple[Path, ...] = ()
     """Folders the runtime itself needs (interpreter, SDK, caches)."""
+    write: tuple[Path, ...] = ()
+    """Folders a helper of the runtime writes to; never for a task's own process."""
     resources: ResourceSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What an interpreter may have imported before it is told of a run.
+
+    ``imports`` are its own library's and those in the folder ``path``; what is not there is left
+    out. They are run outside of any sandbox: nothing that a task brings may be among them.
+    ``file`` is what each run starts with.
+    """
+
+    file: str
+    path: str
+    imports: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -724,6 +740,11 @@ class Launch:
     grace_s: float = 5.0
     run_id: str = ""
     instance_id: str = ""
+    within_python: bool = False
+    """``argv`` is ``<python> -I -S <file> …``: an interpreter that was started with these flags and
+    applied the policy to itself may go on with the file instead of starting another."""
+    warm: Warm | None = None
+    """With ``within_python``: a fork of an interpreter that holds these may take its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -742,6 +763,12 @@ class Exit:
     """Processes that outlived the main one and were killed."""
     dropped_bytes: int = 0
     """Output that was read and is not in the log: beyond its limits, or cut from a line."""
+    limit: str | None = None
+    """The limit that ended it, as people read it: ``memory limit 256 MiB``."""
+    pressed: str | None = None
+    """A limit that it ran into and that did not end it by itself."""
+    unreached: tuple[str, ...] = ()
+    """Rules for ``permissions.net`` that it would have needed for what it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -843,6 +870,15 @@ class Programs(Protocol):
         ...
 
 
+@runtime_checkable
+class Warming(Protocol):
+    """What a runtime has besides ``Runtime`` when an interpreter is worth being kept ready."""
+
+    def warm(self) -> tuple[str, Warm] | None:
+        """Give the interpreter and what it imports, for tasks without needs of their own."""
+        ...
+
+
 # ── What a task needs before its first run ───────────────────────────────────────────────────
 
 
@@ -899,6 +935,15 @@ class Preparing(Protocol):
 
     async def make_ready(self, task: Task, context: HelperContext, run: RunHelper) -> Prepared:
         """Do the work. What is wrong with the task is a condition, not an error."""
+        ...
+
+
+@runtime_checkable
+class Tidying(Protocol):
+    """What a runtime has besides ``Runtime`` when it keeps things for tasks that may go."""
+
+    def tidy(self, tasks: Sequence[Task], now_ms: int) -> None:
+        """Let go of what none of ``tasks``, all that there are of its runtime, needs. Blocks."""
         ...
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sections import codes, commands, fields, sdk, status, tools
+from sections import codes, commands, escapes, fields, sdk, status, tools
 from sections.markdown import Section, splice
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, Section] = {
     "deno-gaps": status.deno_gaps,
     "config-gaps": status.config_gaps,
     "sdk-gaps": status.sdk_gaps,
+    "escapes": escapes.tries,
 }
 
 

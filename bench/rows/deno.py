@@ -19,7 +19,7 @@ _TASK = "hello-deno"
 _MANIFEST = "name: Hello\nruntime: deno\ntrigger:\n  manual: true\n"
 _SCRIPT = 'export default () => "hello";\n'
 _BARE = "const main: () => string = () => 'hello';\nconsole.log(main());\n"
-_LATER = "issue D (full sandbox, standby); now a plain spawn without a sandbox"
+_LATER = "issue D (standby); now a spawn in the strict sandbox"
 
 
 def measure(plan: Plan) -> Iterator[Result]:

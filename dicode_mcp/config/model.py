@@ -200,11 +200,20 @@ class RuntimeConfig(Model):
     path: Line | None = None
 
 
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 class ExecutionConfig(Model):
-    """How runs are carried out. ``drain`` is how long a stop waits for them, in seconds."""
+    """How runs are carried out. ``drain`` is how long a stop waits for them, in seconds.
+
+    ``max_memory`` (bytes) and ``max_pids`` (processes and threads) are the most one run gets.
+    """
 
     max_concurrent_runs: Positive = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
     sandbox: Literal["strict", "best_effort", "off"] = "strict"
+    max_memory: PositiveSize = Field(default_factory=_half_of_memory)
+    max_pids: Positive = 512
     drain: Duration = 20.0
     max_log_bytes: PositiveSize = 10 * 2**20
     max_log_lines: Positive = 100_000

@@ -30,10 +30,6 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
         "runtimes[].path: not used by this build; enabled is",
         lambda c: any(r.path for r in c.runtimes.values()),
     ),
-    (
-        "execution.sandbox: this build has no sandbox; declared permissions are not enforced",
-        lambda c: "sandbox" in c.execution.model_fields_set and c.execution.sandbox != "off",
-    ),
     ("ai: not used by this build", lambda c: "ai" in c.model_fields_set),
     ("workers: every run is on this machine", lambda c: "workers" in c.model_fields_set),
 )

@@ -11,6 +11,7 @@ import signal
 import sys
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 def become_subreaper() -> bool:
@@ -24,6 +25,18 @@ def become_subreaper() -> bool:
 
     libc = ctypes.CDLL(None, use_errno=True)
     return libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def is_subreaper() -> bool:
+    """Tell whether orphans below this process come to it."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    found = ctypes.c_int(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    told = libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
+    return told == 0 and found.value > 0
 
 
 class Lifeline:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -67,10 +68,23 @@ class Orphans:
         self._before = frozenset(_identity(stat) for stat in map(tree.read_stat, children()))
         self._trees: dict[int, _Tree] = {}
         self._claims: dict[tuple[int, int], _Tree] = {}
+        self._coming: list[frozenset[bytes]] = []
 
     @property
     def _strangers(self) -> Strangers:
         return Strangers.STARTED if being_started() else self._usual
+
+    @contextmanager
+    def coming(self, marks: frozenset[bytes]) -> Generator[None]:
+        """Expect a launch's main process, which has ``marks``, while the block lasts.
+
+        It may be there before its number is known. The block ends with ``begin``.
+        """
+        self._coming.append(marks)
+        try:
+            yield
+        finally:
+            self._coming.remove(marks)
 
     def begin(self, root: tree.Root, pipes: frozenset[str]) -> None:
         """Note a launch whose main process has started and writes into ``pipes``."""
@@ -112,11 +126,17 @@ class Orphans:
             stat = tree.read_stat(pid)
             if stat is None or stat.ppid != os.getpid() or _identity(stat) in self._before:
                 continue
+            if self._coming and self._is_coming(pid):
+                continue
             if not stat.dead:
                 yield stat
             elif self._strangers is not Strangers.STARTED and not is_own(pid) and not _reaped(pid):
                 # Its first thread has ended, others have not.
                 yield replace(stat, state="S")
+
+    def _is_coming(self, pid: int) -> bool:
+        environ = tree.read_environ(pid)
+        return any(marks and marks <= environ for marks in self._coming)
 
     def _falls_to(self, own: _Tree, stat: tree.Stat) -> bool:
         if not self._may_take(own, stat):

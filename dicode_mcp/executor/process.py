@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.executor import tree
@@ -20,6 +20,10 @@ from dicode_mcp.executor.exits import ExitWatch
 from dicode_mcp.executor.linux import Lifeline
 from dicode_mcp.executor.orphans import Orphans
 from dicode_mcp.executor.pump import OutputPump
+from dicode_mcp.executor.sandbox.cages import limit_text
+from dicode_mcp.executor.sandbox.control import Control, End
+from dicode_mcp.executor.sandbox.gate.gate import Gate
+from dicode_mcp.executor.sandbox.groups import Group, Limits
 from dicode_mcp.protocols import Exit, Launch
 
 _QUICK_S = 1.0
@@ -37,6 +41,16 @@ class _Ending:
     strays: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds a process: its cage's socket and groups; empty for one that is not confined."""
+
+    control: Control | None = None
+    group: Group | None = None
+    limits: Limits = field(default_factory=Limits)
+    gate: Gate | None = None
+
+
 class SpawnedProcess:
     """A running launch. ``supervise`` is its life; the executor owns the task that runs it."""
 
@@ -47,7 +61,9 @@ class SpawnedProcess:
         pump: OutputPump,
         clock: Clock,
         orphans: Orphans,
+        held: Held | None = None,
     ) -> None:
+        self._held = held or Held()
         self._pid = pid
         self._launch = launch
         self._pump = pump
@@ -63,11 +79,23 @@ class SpawnedProcess:
         self._done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._watch = ExitWatch(pid, self._on_exit)
         orphans.begin(self._root, pump.names)
+        if self._held.control is not None:
+            self._held.control.go()
 
     @property
     def pid(self) -> int:
         """The main process."""
         return self._pid
+
+    @property
+    def gate(self) -> Gate | None:
+        """What serves its network, when that goes through a gate."""
+        return self._held.gate
+
+    async def applied(self) -> None:
+        """Return once the process is confined. Raises ``NotApplied``."""
+        if self._held.control is not None:
+            await self._held.control.applied()
 
     async def wait(self) -> Exit:
         """Wait until the tree is gone and its output read to the end. May be called again."""
@@ -169,21 +197,41 @@ class SpawnedProcess:
         """Reap the main process, which frees its pid: nothing may be signalled after this."""
         self._lifeline.cut()
         self._orphans.forget(self._root)
+        end, limit, pressed = self._let_go()
         try:
             _, status, usage = os.wait4(self._pid, 0)
         except ChildProcessError:
             return Exit(exit_code=None, signal=signal.SIGKILL, strays=self._ending.strays)
-        code = os.waitstatus_to_exitcode(status)
+        finally:
+            if self._held.group is not None:
+                self._held.group.remove()
+        code = os.waitstatus_to_exitcode(end.status if end else status)
         return Exit(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             timed_out=self._ending.timed_out,
             stopped=self._ending.stopped,
-            max_rss=_own_rss(usage),
+            max_rss=end.max_rss if end else _own_rss(usage),
             cpu_seconds=usage.ru_utime + usage.ru_stime,
-            strays=self._ending.strays,
+            strays=self._ending.strays + (end.strays if end else 0),
             dropped_bytes=self._pump.dropped_bytes,
+            limit=limit,
+            pressed=pressed,
+            unreached=self._held.gate.wanted if self._held.gate else (),
         )
+
+    def _let_go(self) -> tuple[End | None, str | None, str | None]:
+        """Hear what the cage told last: the task's own end, the limit it broke, one it met."""
+        held, end = self._held, None
+        if held.control is not None:
+            held.control.close()
+            end = held.control.end
+        kind = end.limit if end else None
+        if held.group is not None:
+            kind = held.group.broken() or kind
+        met = "pids" if held.group is not None and held.group.refused_pids() else None
+        broken, pressed = (limit_text(k, held.limits) if k else None for k in (kind, met))
+        return end, broken, pressed
 
     def _abandon(self) -> None:
         """Let go at once, without waiting: the group is killed, descriptors are closed."""
@@ -193,6 +241,10 @@ class SpawnedProcess:
         self._pump.close()
         self._orphans.forget(self._root)
         os.waitpid(self._pid, 0)
+        if self._held.control is not None:
+            self._held.control.close()
+        if self._held.group is not None:
+            self._held.group.remove()
 
 
 def _each(stats: Iterable[tree.Stat], signum: int) -> None:

@@ -1,39 +1,46 @@
 """The executor that starts each launch as a new process, and owns all of them.
 
-It does not know why a process runs. The launch's sandbox policy travels with it; this executor
-does not enforce it and says so in ``enforcement``.
+It does not know why a process runs. What the launch's policy comes to is the plan of its cage;
+the process confines itself by it before anything of the task is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor import tree
+from dicode_mcp.executor.forkserver.pool import Bounds, ForkServers
+from dicode_mcp.executor.forkserver.server import IPC_FD, Request, Unusable
 from dicode_mcp.executor.orphans import Orphans, Strangers
-from dicode_mcp.executor.process import SpawnedProcess
+from dicode_mcp.executor.process import Held, SpawnedProcess
 from dicode_mcp.executor.pump import OutputPump
-from dicode_mcp.protocols import Health, Launch, LineSink
+from dicode_mcp.executor.sandbox.cages import Cages, bare_environment, check_size, command
+from dicode_mcp.executor.sandbox.control import Control, NotApplied
+from dicode_mcp.executor.sandbox.gate.gate import Gate
+from dicode_mcp.executor.sandbox.gate.refusals import Tell
+from dicode_mcp.executor.sandbox.plan import TREE, Plan
+from dicode_mcp.protocols import Health, Launch, LineSink, RawLine, Warm
 from dicode_mcp.runs.log_room import LogLimits
 
 TEND_S = 30.0
 """How long a dead orphan may wait to be reaped while no run ends."""
 
-NOT_ENFORCED = (
-    "permissions.fs, permissions.net, permissions.run and resources are not yet enforced by this "
-    "build: a task can use files, network and programs as the server's own user. Of Deno tasks "
-    "they hold as far as Deno's own checks go; each task's NotInForce condition says how far"
-)
+log = logging.getLogger("dicode.executor")
+
+_UNCAGED = "this executor confines nothing"
 
 
 class SpawnExecutor:
@@ -48,14 +55,19 @@ class SpawnExecutor:
         clock: Clock,
         limits: LogLimits | None = None,
         strangers: Strangers = Strangers.STARTED,
+        cages: Cages | None = None,
+        forks: Bounds | None = None,
     ) -> None:
         self._clock = clock
+        self._cages = cages
         self._limits = limits or LogLimits()
         self._group = asyncio.TaskGroup()
         self._live: set[SpawnedProcess] = set()
         self._orphans = Orphans(strangers)
         self._closing = asyncio.Event()
         self._null = -1
+        self.forks = ForkServers(self._group, clock, forks)
+        """The fork servers; without a sandbox none is ever started."""
 
     async def __aenter__(self) -> Self:
         """Begin to own processes."""
@@ -74,25 +86,32 @@ class SpawnExecutor:
         try:
             await asyncio.gather(*(p.stop() for p in tuple(self._live)), return_exceptions=True)
             self._closing.set()
+            self.forks.close()
             await self._group.__aexit__(kind, error, trace)
         finally:
             os.close(self._null)
 
     def enforcement(self) -> Health:
         """Tell whether a launch's sandbox policy holds, and if not, what does not."""
-        return Health(False, NOT_ENFORCED)
+        return self._cages.health() if self._cages else Health(False, _UNCAGED)
+
+    def warm(self, python: str, warm: Warm) -> None:
+        """Keep an interpreter ready, where launches are confined."""
+        if self._cages is not None and self._cages.mode != "off":
+            self.forks.begin(python, warm)
 
     async def start(
         self, launch: Launch, sink: LineSink, ipc_fd: int | None = None
     ) -> SpawnedProcess:
         """Start ``launch``; ``ipc_fd`` is inherited by it and closed here in any case.
 
-        Raises ``DicodeError``: RUNTIME_UNAVAILABLE when the program cannot be started, INTERNAL
-        when the machine has no room for another process, TASK_NOT_READY when the folder is gone.
+        Raises ``DicodeError``: SANDBOX_UNAVAILABLE when it cannot be held to its policy,
+        RUNTIME_UNAVAILABLE when the program cannot be started, INTERNAL when the machine has no
+        room for another process, TASK_NOT_READY when the folder is gone.
         """
         try:
             write_files(launch.policy.scratch, launch.files)
-            process = self._spawn(launch, sink, ipc_fd)
+            process = await self._begin(launch, sink, ipc_fd)
         except OSError as error:
             raise explain_start(error, launch) from error
         finally:
@@ -100,47 +119,165 @@ class SpawnExecutor:
                 os.close(ipc_fd)
         self._live.add(process)
         self._group.create_task(self._own(process), name=f"process-{process.pid}")
+        try:
+            await process.applied()
+        except NotApplied as failed:
+            await process.wait()
+            raise self._not_applied(failed, launch) from failed
+        except asyncio.CancelledError:
+            await process.stop()
+            raise
         return process
+
+    def _not_applied(self, failed: NotApplied, launch: Launch) -> DicodeError:
+        assert self._cages is not None
+        if not launch.cwd.is_dir():
+            return explain_start(OSError(errno.ENOENT, ""), launch)
+        return self._cages.explain(failed)
 
     async def sweep(self, instance_id: str) -> int:
         """Kill processes a crashed server of this data dir left behind; give their number."""
-        spare = frozenset(process.pid for process in self._live)
+        spare = frozenset([*(process.pid for process in self._live), *self.forks.pids()])
         return await asyncio.to_thread(tree.sweep, instance_id, spare=spare)
 
-    def _spawn(self, launch: Launch, sink: LineSink, ipc_fd: int | None) -> SpawnedProcess:
-        with ExitStack() as kept, ExitStack() as given:
+    async def _begin(self, launch: Launch, sink: LineSink, ipc_fd: int | None) -> SpawnedProcess:
+        plan = self._cages.plan(launch) if self._cages else None
+        with self._orphans.coming(marks(launch)), ExitStack() as kept, ExitStack() as given:
             out, child_out = _pipe(kept, given)
             err, child_err = _pipe(kept, given)
-            pid = self._popen(launch, child_out, child_err, ipc_fd)
+            held = Held()
+            if plan is None or self._cages is None:
+                pid = self._popen(launch, child_out, child_err, ipc_fd)
+            else:
+                group = self._cages.group(launch, plan)
+                if group is not None:
+                    kept.callback(group.remove)
+                gate = self._cages.gate(launch, plan, self._teller(sink))
+                joins = group.joins if group else ()
+                fds = (child_out, child_err, ipc_fd, gate, joins)
+                pid, control = await self._forked(launch, plan, *fds) or self._popen_caged(
+                    launch, plan, *fds
+                )
+                held = Held(control, group, plan.limits, gate)
             given.close()
-            try:
-                pump = OutputPump({"stdout": out, "stderr": err}, sink, self._clock, self._limits)
-                process = SpawnedProcess(pid, launch, pump, self._clock, self._orphans)
-            except BaseException:
-                tree.send_group(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
+            pump = OutputPump({"stdout": out, "stderr": err}, sink, self._clock, self._limits)
+            process = self._take(pid, launch, pump, held)
             kept.pop_all()
             return process
 
+    def _take(self, pid: int, launch: Launch, pump: OutputPump, held: Held) -> SpawnedProcess:
+        """Own a process that is there; when that fails, it ends."""
+        try:
+            if held.group is not None:
+                held.group.add(pid)
+            return SpawnedProcess(pid, launch, pump, self._clock, self._orphans, held)
+        except BaseException:
+            # By its number too: one that was forked a moment ago may not lead its group yet.
+            tree.send_group(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            if held.control is not None:
+                held.control.close()
+            raise
+
     def _popen(self, launch: Launch, out: int, err: int, ipc_fd: int | None) -> int:
-        env = dict(launch.env)
-        if ipc_fd is not None:
-            env["DICODE_IPC_FD"] = str(ipc_fd)
+        env = _with_fd(launch.env, ipc_fd)
+        return self._start(launch.argv, env, launch.cwd, out, err, [ipc_fd])
+
+    async def _forked(
+        self,
+        launch: Launch,
+        plan: Plan,
+        out: int,
+        err: int,
+        ipc_fd: int | None,
+        gate: Gate | None,
+        joins: Sequence[str],
+    ) -> tuple[int, Control] | None:
+        """Have a fork server make the process; None when there is none, or it does not."""
+        server = self.forks.ready(launch, plan)
+        if server is None:
+            return None
+        _prepare(launch, plan)
+        number = None if ipc_fd is None else IPC_FD
+        data = plan.data(
+            launch,
+            keep=[n for n in (number,) if n is not None],
+            env=_with_fd(launch.env, number),
+            joins=joins,
+        )
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, _memory_file(data) as file:
+                fds = [out, err, theirs.fileno(), file.fileno(), ipc_fd]
+                given = [fd for fd in fds if fd is not None]
+                named = b"\0".join(sorted(marks(launch), reverse=True))
+                pid = await server.fork(Request(named, plan.namespaces, given))
+        except Unusable as error:
+            ours.close()
+            log.info("a run is started as a new process", extra={"why": str(error)})
+            return None
+        except BaseException:
+            ours.close()
+            raise
+        return pid, Control(ours, gate)
+
+    def _popen_caged(
+        self,
+        launch: Launch,
+        plan: Plan,
+        out: int,
+        err: int,
+        ipc_fd: int | None,
+        gate: Gate | None,
+        joins: Sequence[str],
+    ) -> tuple[int, Control]:
+        env = _with_fd(launch.env, ipc_fd)
+        if not launch.within_python:
+            check_size(launch.argv, env)
+            if not os.access(launch.argv[0], os.X_OK):
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        _prepare(launch, plan)
+        keep = [] if ipc_fd is None else [ipc_fd]
+        ours, theirs = socket.socketpair()
+        data = plan.data(launch, keep=keep, env=env, joins=joins)
+        with theirs, _memory_file(data) as file:
+            argv = command(launch, file.fileno(), theirs.fileno())
+            fds = [ipc_fd, file.fileno(), theirs.fileno()]
+            try:
+                bare = bare_environment(launch.env)
+                pid = self._start(argv, bare, Path("/"), out, err, fds)
+            except BaseException:
+                ours.close()
+                raise
+        return pid, Control(ours, gate)
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        out: int,
+        err: int,
+        fds: Sequence[int | None],
+    ) -> int:
         popen = subprocess.Popen(
-            launch.argv,
+            argv,
             env=env,
-            cwd=launch.cwd,
+            cwd=cwd,
             # /dev/null: a socket as stdin makes some shells read start-up files.
             stdin=self._null,
             stdout=out,
             stderr=err,
-            pass_fds=() if ipc_fd is None else (ipc_fd,),
+            pass_fds=[fd for fd in fds if fd is not None],
             start_new_session=True,
         )
         # The exit is collected by us, with its resource usage; Popen must not look for it.
         popen.returncode = 0
         return popen.pid
+
+    def _teller(self, sink: LineSink) -> Tell:
+        return lambda text: sink([RawLine("stderr", text, self._clock.now_ms())])
 
     async def _tend(self) -> None:
         while not await self._clock.wait(self._closing, TEND_S):
@@ -148,9 +285,44 @@ class SpawnExecutor:
 
     async def _own(self, process: SpawnedProcess) -> None:
         try:
-            await process.supervise()
+            await _with_gate(process)
         finally:
             self._live.discard(process)
+
+
+async def _with_gate(process: SpawnedProcess) -> None:
+    gate = process.gate
+    if gate is None:
+        await process.supervise()
+        return
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gate.run(), name=f"gate-{process.pid}")
+        try:
+            await process.supervise()
+        finally:
+            gate.close()
+
+
+def marks(launch: Launch) -> frozenset[bytes]:
+    """Give what the environment of a launch's processes has in it."""
+    return tree.Root(0, 0, launch.run_id, launch.instance_id).marks
+
+
+def _with_fd(env: Mapping[str, str], ipc_fd: int | None) -> dict[str, str]:
+    return dict(env) if ipc_fd is None else {**env, "DICODE_IPC_FD": str(ipc_fd)}
+
+
+def _prepare(launch: Launch, plan: Plan) -> None:
+    if not launch.cwd.is_dir():
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if plan.entries:
+        (launch.policy.scratch / TREE).mkdir(mode=0o700, exist_ok=True)
+
+
+def _memory_file(data: bytes) -> BinaryIO:
+    file = os.fdopen(os.memfd_create("plan", os.MFD_CLOEXEC), "w+b", buffering=0)
+    file.write(data)
+    return file
 
 
 def _pipe(kept: ExitStack, given: ExitStack) -> tuple[int, int]:

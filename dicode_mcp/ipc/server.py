@@ -99,4 +99,9 @@ def _start(run: Run, task: Task, payload: Payload) -> Mapping[str, Any]:
         "input": payload.input,
         "request": payload.request,
         "code": task.code,
+        "permissions": {
+            "fs": [[grant.path, grant.permission] for grant in task.spec.permissions.fs],
+            "net": list(task.spec.permissions.net),
+            "run": list(task.spec.permissions.run),
+        },
     }

@@ -41,6 +41,9 @@ class Level(IntEnum):
             raise ValueError(f"unknown log level {label!r}") from None
 
 
+_LABELS = frozenset(level.label for level in Level)
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of a run's log. ``seq`` counts from 1 within the run; ``ts_ms`` is epoch ms."""
@@ -61,6 +64,6 @@ def read_line(stream: Stream, text: str) -> tuple[Level, str]:
         if isinstance(parsed, dict):
             record = cast("dict[str, Any]", parsed)
             label, message = record.get("l"), record.get("m")
-            if label in ("debug", "info", "warn", "error") and isinstance(message, str):
+            if label in _LABELS and isinstance(message, str):
                 return Level.parse(label), message
     return (Level.INFO if stream == "stdout" else Level.WARN), text

@@ -109,6 +109,8 @@ class Reason(StrEnum):
     """The process ended with a code other than 0."""
     SIGNAL = "signal"
     """A signal the server did not send ended the process."""
+    MEMORY_LIMIT = "memory_limit"
+    """The run used more memory than its limit; ``error`` names the limit."""
     EXITED_EARLY = "exited_early"
     """The process ended with code 0 before the script had finished."""
     RETURN_TOO_LARGE = "return_too_large"

@@ -76,7 +76,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "Permissions": {
         "env": "Environment variables: NAME, NAME=value, or a map with value, from or secret.",
         "fs": "Paths beyond the task folder.",
-        "net": "Hosts (host or host:port), or '*' for all public addresses.",
+        "net": "Hosts (host or host:port), '*.domain', addresses, or '*' for all public ones. "
+        "Private addresses must be listed themselves, but for names such as db.internal.",
         "run": "Programs the task may start, or '*'.",
         "sys": "System information, by Deno's names.",
         "dicode": "Calls to this server.",
@@ -254,6 +255,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "ExecutionConfig": {
         "max_concurrent_runs": "The most runs at once; twice the cores by default.",
         "sandbox": "Whether tasks are held to their permissions by the kernel.",
+        "max_memory": "The most memory of one run; half of the machine's by default.",
+        "max_pids": "The most processes and threads of one run.",
         "drain": "How long a stop waits for runs.",
         "max_log_bytes": "How much log of one run is kept; then the newest lines replace others.",
         "max_log_lines": "How many log lines of one run are kept; then the newest replace others.",

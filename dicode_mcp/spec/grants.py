@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_OWN_FILES = ("task.yaml", "task.yml", "taskset.yaml", "task.py", "task.ts", "task.js")
+_KERNEL = ("/proc", "/sys", "/dev")
+_ENGINE_PATHS = (
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+)
 _ENGINE_SOCKETS = frozenset({"docker.sock", "podman.sock", "containerd.sock", "crio.sock"})
 
 
@@ -19,6 +28,8 @@ class Ground:
     data_dir: Path
     allowed_in_data_dir: tuple[Path, ...] = ()
     """Folders below the data dir a task may be granted, read-only: its checkout."""
+    guarded: tuple[Path, ...] = ()
+    """Files of the server that no task may be granted: its configuration."""
 
 
 def absolute(text: str, ground: Ground) -> str:
@@ -31,9 +42,28 @@ def absolute(text: str, ground: Ground) -> str:
 def refusal(path: str, permission: str, ground: Ground) -> tuple[str, str] | None:
     """Give sentence and hint when an absolute path must not be granted, links followed."""
     data_dir = str(ground.data_dir)
+    if "w" in permission and _opens_itself(path, ground):
+        return (
+            "would let the task change its own manifest or script",
+            "grant a folder inside it (data/), or one elsewhere",
+        )
     for candidate in dict.fromkeys((path, os.path.realpath(path))):
         if candidate == "/":
             return "would open the whole machine", "grant the folders the task needs"
+        for kernel in _KERNEL:
+            if _is_below(candidate, kernel):
+                return f"is the kernel's own ({kernel})", "a run has a /proc and /dev of its own"
+        holder = next((s for s in _ENGINE_PATHS if _is_below(s, candidate)), None)
+        if holder is not None and os.path.lexists(holder):
+            return (
+                f"holds {holder}, which opens the container engine, and with it the machine",
+                "grant the folders inside it that the task needs",
+            )
+        if any(_is_below(str(own), candidate) for own in ground.guarded):
+            return (
+                "holds the server's own configuration or keys",
+                "keep them in another folder, or grant the folders inside it that the task needs",
+            )
         if os.path.basename(candidate) in _ENGINE_SOCKETS:
             return "would open the container engine, and with it the machine", "remove it"
         for server in dict.fromkeys((data_dir, os.path.realpath(data_dir))):
@@ -51,6 +81,14 @@ def _against_data_dir(
     if not _is_below(path, data_dir) or _in_any(path, ground.allowed_in_data_dir, permission):
         return None
     return "is inside the server's data dir", "keep the task's files elsewhere"
+
+
+def _opens_itself(path: str, ground: Ground) -> bool:
+    """Tell whether a path is the task's folder, or a file in it that decides what it is."""
+    real, folder = os.path.realpath(path), os.path.realpath(ground.folder)
+    if real == folder:
+        return True
+    return os.path.dirname(real) == folder and os.path.basename(real) in _OWN_FILES
 
 
 def _in_any(path: str, folders: Sequence[Path], permission: str) -> bool:

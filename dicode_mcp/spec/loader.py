@@ -112,6 +112,7 @@ class TaskLoader:
     ``runtimes`` maps each runtime's name to the script names it looks for. ``withheld`` are
     variables that hold the server's own credentials: no template shows and no task gets them. It
     is looked at for each task, since sources may name further ones while the server runs.
+    ``guarded`` are files of the server that no task may be granted.
     """
 
     def __init__(
@@ -124,7 +125,9 @@ class TaskLoader:
         config_dir: Path,
         withheld: Collection[str] = (),
         cache: DigestCache | None = None,
+        guarded: tuple[Path, ...] = (),
     ) -> None:
+        self._guarded = guarded
         self._scripts = {**WELL_KNOWN_SCRIPTS, **runtimes}
         self._withheld = withheld
         self._host = environ
@@ -232,6 +235,7 @@ class TaskLoader:
             self._home,
             self._data_dir,
             tuple(p for p in (where.folder, where.source_root, where.task_set_dir) if p),
+            self._guarded,
         )
         found = [*_fs_problems(document, spec, ground), *_volume_problems(document, spec, ground)]
         found += self._env_problems(document, spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -190,30 +190,54 @@ class DicodeGrants(Model):
 
 
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_LAST_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?$")
+"""Ends like no name does: an address, perhaps in a spelling of its own."""
 
 
 def _net(text: str) -> str:
-    """Check ``host``, ``host:port``, an address (IPv6 in brackets when with a port) or ``*``."""
+    """Check a host, ``*.domain`` or an address, each with or without a port, or ``*``.
+
+    An IPv6 address with a port stands in brackets.
+    """
     if text == "*":
         return text
     if "://" in text:
         fail("is a URL", "write the host alone, such as 'api.example.com' or 'api.example.com:443'")
-    host, port = _split_port(text)
+    host, port = split_port(text)
     if port is not None and not (port.isdecimal() and 1 <= int(port) <= 65535):
         fail("has a port that is not a number from 1 to 65535")
     if "/" in host:
         fail("holds a '/'", "write the host alone; paths and address ranges are not supported")
-    if "*" in host:
-        fail("holds a wildcard", "list each host, or '*' alone for all public addresses")
-    if not _is_host(host):
-        fail("is not a host", "write 'api.example.com', 'host:port', an address, or '*'")
+    if not _is_host(_without_wildcard(host)):
+        fail(
+            "is not a host",
+            "write 'api.example.com', '*.example.com', 'host:port', an address, or '*'",
+        )
     return text
 
 
-def _split_port(text: str) -> tuple[str, str | None]:
+def _without_wildcard(host: str) -> str:
+    if "*" not in host:
+        return host
+    rest = host.removeprefix("*.")
+    if "*" in rest or "." not in rest.removesuffix("."):
+        fail(
+            "holds a wildcard in another place than in front of a domain",
+            "write '*.example.com' for every host below example.com, list each host, or '*' alone"
+            " for all public addresses",
+        )
+    if _LAST_NUMBER.search(rest):
+        fail("holds a wildcard in an address", "list each address; ranges are not supported")
+    return rest
+
+
+def split_port(text: str) -> tuple[str, str | None]:
+    """Give host and port of ``host``, ``host:port``, ``[address]:port`` or an address."""
     if text.startswith("["):
         address, _, rest = text[1:].partition("]")
-        return address, rest.removeprefix(":") if rest.startswith(":") else None
+        if rest and not rest.startswith(":"):
+            return text, None
+        return address, rest[1:] if rest else None
     if text.count(":") > 1:
         return text, None
     host, colon, port = text.partition(":")
@@ -227,8 +251,18 @@ def _is_host(host: str) -> bool:
         except ValueError:
             return False
         return True
+    if _LAST_NUMBER.search(host):
+        return _is_address(host)
     labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in labels)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 NetRule = Annotated[str, AfterValidator(_net)]

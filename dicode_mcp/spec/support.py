@@ -14,8 +14,6 @@ RUNTIMES_IN_FORCE = frozenset({"python", "deno"})
 TRIGGERS_IN_FORCE = frozenset({"manual", "cron", "chain", "daemon", "webhook"})
 GRANTS_IN_FORCE = frozenset({"tasks", "agents", "list_tasks", "get_runs", "runs_replay"})
 
-_UNENFORCED = "declared but not yet enforced by this build: the task can do more than it says"
-
 Row = tuple[str, Callable[[TaskSpec], object], str]
 
 TABLE: tuple[Row, ...] = (
@@ -34,11 +32,12 @@ TABLE: tuple[Row, ...] = (
         lambda s: any(entry.if_missing for entry in s.permissions.env),
         "the task is not started when the variable is missing",
     ),
-    ("permissions.fs", lambda s: s.permissions.fs, _UNENFORCED),
-    ("permissions.net", lambda s: s.permissions.net, _UNENFORCED),
-    ("permissions.run", lambda s: s.permissions.run, _UNENFORCED),
-    ("permissions.sys", lambda s: s.permissions.sys, _UNENFORCED),
-    ("resources", lambda s: s.resources, "memory, cpu and processes are not limited"),
+    (
+        "permissions.sys",
+        lambda s: s.permissions.sys,
+        "of these only hostname is held: memory, load, processors and kernel version can be read "
+        "by every task",
+    ),
     ("runs_on", lambda s: s.runs_on, "every run is on this machine"),
     ("mcp_port", lambda s: s.mcp_port, "the task's MCP server is not reachable through this one"),
     (
@@ -51,17 +50,8 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-_BY_FLAGS = "held by Deno's own checks only, no sandbox around them yet"
-
 DENO_TABLE: Mapping[str, str | None] = {
-    "permissions.fs": f"{_BY_FLAGS}: a symbolic link in the task's folder or in a granted one is"
-    " followed wherever it points",
-    "permissions.net": f"{_BY_FLAGS}: programs that the task may run are not held to it, and of"
-    " private IPv6 addresses only ::1 is refused where they are not listed",
-    "permissions.run": f"{_BY_FLAGS}: no other program is started, but these act as the server's"
-    " own user, held to no permission",
     "permissions.sys": None,
-    "resources": "memory limits the JavaScript heap only; cpu and processes are not limited",
 }
 """Other sentences for Deno tasks, whose flags hold in part; None where they hold."""
 

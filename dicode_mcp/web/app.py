@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.service.principal import Principal, local_principal
 from dicode_mcp.service.refused_tasks import RefusedTasks
-from dicode_mcp.web.callers import Callers, Judge
+from dicode_mcp.web.callers import Callers, Judge, tasks_first
 from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
 from dicode_mcp.web.holders import SocketHolders
 from dicode_mcp.web.hosts import HostPolicy
@@ -61,6 +61,8 @@ class WebSettings:
     find_owner: FindOwner = find_owner
     judge: Judge | None = None
     """Tells whose process calls; None asks the kernel, and lets no task pass."""
+    is_task: Callable[[int], bool] = field(default=lambda inode: False)
+    """Tells of a socket of this process whether it carries a task's bytes."""
     principal: Callable[[], Principal] = field(default=lambda: local_principal("mcp"))
     trusted_proxies: tuple[str, ...] = ()
     public_url: str | None = None
@@ -127,7 +129,9 @@ def _guards(settings: WebSettings) -> list[Middleware]:
             CallerGuard,
             own_uid=settings.own_uid,
             find_owner=settings.find_owner,
-            judge=settings.judge or Callers(SocketHolders(os.getpid()).look).judge,
+            judge=tasks_first(
+                settings.is_task, settings.judge or Callers(SocketHolders(os.getpid()).look).judge
+            ),
             principal=settings.principal,
             refused_tasks=RefusedTasks("HTTP"),
             open_paths=OPEN_PATHS,

@@ -7,16 +7,28 @@ takes at most half of one thread's time.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from dicode_mcp.executor.lineage import Lineage
+from dicode_mcp.executor.lineage import Lineage, Origin
 
 Judge = Callable[[int], Awaitable[Lineage]]
 """Tells whose work the holder of a socket is, from the socket's inode."""
 
 Look = Callable[[Collection[int]], Mapping[int, Lineage]]
 """The same for several at once; blocks."""
+
+
+def tasks_first(is_task: Callable[[int], bool], judge: Judge) -> Judge:
+    """Judge as ``judge`` does but for sockets of this very process that carry a task's bytes."""
+
+    async def judged(inode: int) -> Lineage:
+        if is_task(inode):
+            return Lineage(Origin.TASK, os.getpid())
+        return await judge(inode)
+
+    return judged
 
 
 @dataclass(slots=True, eq=False)

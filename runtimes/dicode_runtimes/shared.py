@@ -112,3 +112,20 @@ def _signalled(number: int) -> RunError:
 
 def _seconds(value: float | None) -> str:
     return "no limit" if value is None else f"{value:g}s"
+
+
+def authorities(context: LaunchContext) -> tuple[Path, ...]:
+    """Give the certificate authorities' file or folder that the task was granted by its variable.
+
+    Of the server's own variables alone: what a manifest writes as a value opens no file.
+    """
+    granted = {
+        entry.name
+        for entry in context.task.spec.permissions.env
+        if entry.source == "host" and entry.key in (None, entry.name) and entry.name in _AUTHORITIES
+    }
+    paths = (Path(context.env[name]) for name in sorted(granted) if context.env.get(name))
+    return tuple(path for path in paths if path.is_absolute() and path.exists())
+
+
+_AUTHORITIES = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})

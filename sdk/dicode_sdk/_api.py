@@ -137,6 +137,11 @@ class Log:
         _log("error", parts)
 
 
+def tell(level: str, message: str) -> None:
+    """Write a line with a level, ``security`` too."""
+    _log(level, (message,))
+
+
 def _log(level: str, parts: tuple[object, ...]) -> None:
     message = " ".join(map(str, parts)).encode("utf-8", "replace")
     text = _shorten(message)

@@ -41,8 +41,11 @@ def inherited_fd() -> int:
     return fd
 
 
-def run(fd: int, script: str) -> None:
-    """Run one task to its end. Ends the process by ``SystemExit`` when the script failed."""
+def run(fd: int, script: str, *, caged: bool = False) -> None:
+    """Run one task to its end. Ends the process by ``SystemExit`` when the script failed.
+
+    ``caged``: the process is held to the task's permissions, so refusals are worth a word.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
             encoding="utf-8", errors="backslashreplace", line_buffering=True
@@ -50,6 +53,8 @@ def run(fd: int, script: str) -> None:
     channel = _channel.Channel(fd)
     start = channel.receive()["start"]
     names = install(channel, start)
+    if caged and "permissions" in start:
+        _watch(start["permissions"], os.path.dirname(script))
     outcome = perform(script, names, start.get("code"))
     _join_threads()
     _flush()
@@ -77,6 +82,12 @@ def install(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
     for name, value in names.items():
         setattr(dicode_sdk, name, value)
     return names
+
+
+def _watch(permissions: dict[str, Any], folder: str) -> None:
+    from dicode_sdk import _refused
+
+    _refused.watch(_refused.Grants(permissions, folder), lambda text: _api.tell("security", text))
 
 
 def perform(script: str, names: dict[str, Any], code: str | None = None) -> _result.Outcome:

@@ -91,7 +91,9 @@ def _hint(error: BaseException) -> str | None:
         )
     if isinstance(error, RecursionError):
         return "a function calls itself without an end"
-    return None
+    from dicode_sdk import _refused
+
+    return _refused.hint(error)
 
 
 def _shorten(text: str) -> str:

@@ -15,4 +15,4 @@ if __name__ == "__main__":
     # What lies beside the SDK is the server's, not the task's.
     sys.path.remove(_root)
     _bootstrap.prepare(sys.argv[2])
-    _bootstrap.run(_bootstrap.inherited_fd(), sys.argv[1])
+    _bootstrap.run(_bootstrap.inherited_fd(), sys.argv[1], caged="__caged__" in globals())

@@ -17,6 +17,8 @@ from dicode_mcp.protocols import Runtime
 from dicode_mcp.runs.logs import Level
 from dicode_mcp.runs.model import Payload, RunStatus
 from dicode_mcp.spec.model import DicodeGrants, EnvEntry, Permissions
+from dicode_mcp.testing.cages import strict_cages
+from dicode_mcp.testing.forking import QUICK, kept_ready
 from dicode_mcp.testing.runtime_house import INSTANCE, Ended, RuntimeHouse
 from dicode_runtimes.deno import DenoRuntime
 from dicode_runtimes.deno.program import DenoProgram
@@ -25,6 +27,7 @@ from dicode_runtimes.python import PythonRuntime
 DENO = DenoProgram(os.environ)
 RUNTIMES = [
     "python",
+    "python-forked",
     pytest.param(
         "deno", marks=pytest.mark.skipif(not DENO.health.ok, reason=DENO.health.message or "-")
     ),
@@ -39,14 +42,17 @@ def deno_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest, deno_cache: Path) -> Runtime:
-    return PythonRuntime() if request.param == "python" else DenoRuntime(deno_cache, DENO)
+    if request.param == "deno":
+        return DenoRuntime(deno_cache, DENO)
+    return PythonRuntime(warm=QUICK if request.param == "python-forked" else None)
 
 
 @pytest_asyncio.fixture
 async def house(runtime: Runtime, tmp_path: Path) -> AsyncIterator[RuntimeHouse]:
     become_subreaper()
     suffix = ".py" if runtime.name == "python" else ".ts"
-    async with SpawnExecutor(SystemClock()) as executor:
+    async with SpawnExecutor(SystemClock(), cages=strict_cages()) as executor:
+        await kept_ready(executor, runtime)
         yield RuntimeHouse(runtime, suffix, executor, tmp_path)
 
 

@@ -32,6 +32,7 @@ runtime: python
 trigger: {manual: true}
 params: {n: {type: number, default: 0}}
 timeout: 30s
+permissions: {run: ["*"]}
 """
 
 SCRIPT = """\

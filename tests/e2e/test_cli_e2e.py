@@ -202,7 +202,7 @@ def test_a_paused_task_refuses_to_run_until_enabled(server: House) -> None:
 def test_status_sources_and_doctor_agree(server: House) -> None:
     status = server.json("status")
     assert status["pid"] == json.loads((server.data / "server.lock").read_text())["pid"]
-    assert "permissions: NOT enforced" in server.dicode("status").out
+    assert "permissions: enforced" in server.dicode("status").out
     source = server.json("source", "list")["sources"][0]
     assert server.dicode("source", "sync", source["name"]).code == 0
     doctor = server.dicode("doctor")

@@ -28,9 +28,9 @@ TASKS = {
         f"print('<script>document.title = 1</script>', '{_LONG}')\nraise ValueError('<b>')\n",
     ),
     "gated": (
-        f"name: Gated\n{_MANUAL}",
+        f"name: Gated\n{_MANUAL}permissions: {{fs: [{{path: GATES}}]}}\n",
         "import pathlib, time\nprint('on it', flush=True)\n"
-        "while not pathlib.Path('GATE').exists():\n    time.sleep(0.05)\n",
+        "while not pathlib.Path('GATES/gate').exists():\n    time.sleep(0.05)\n",
     ),
     "broken": ("name: Broken\nruntime: python\ntriger: {manual: true}\n", ""),
     "nightly": (
@@ -101,12 +101,13 @@ class House(NamedTuple):
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     tasks = tmp_path / "tasks"
-    gate = tmp_path / "gate"
+    gates = tmp_path / "gates"
+    gates.mkdir()
     for name, (manifest, script) in TASKS.items():
         folder = tasks / name
         folder.mkdir(parents=True)
-        (folder / "task.yaml").write_text(manifest)
-        (folder / "task.py").write_text(script.replace("GATE", str(gate)))
+        (folder / "task.yaml").write_text(manifest.replace("GATES", str(gates)))
+        (folder / "task.py").write_text(script.replace("GATES", str(gates)))
     env = {k: v for k, v in os.environ.items() if not k.startswith("DICODE_")}
     env |= {"DICODE_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
     made = House(tasks, env)
@@ -152,6 +153,6 @@ def test_the_page_of_a_run_that_is_on_follows_it_to_its_end(browser: Browser, ho
     browser.open(f"{url}/runs/{run}")
     browser.wait_for("document.querySelector('.message')?.textContent === 'on it'")
     assert browser.ask("document.querySelector('.badge').textContent") == "running"
-    (house.tasks.parent / "gate").touch()
+    (house.tasks.parent / "gates" / "gate").touch()
     browser.wait_for("document.querySelector('.badge')?.textContent === 'success'")
     assert browser.ask("document.querySelector('meta[http-equiv=refresh]')") is None

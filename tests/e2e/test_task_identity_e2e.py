@@ -102,7 +102,10 @@ def serving(room: Path, host: str) -> Generator[Served]:
     (tasks / "victim").mkdir()
     (tasks / "victim" / "task.yaml").write_text(f"name: victim\n{MANUAL}")
     (tasks / "victim" / "task.py").write_text("result = 1\n")
+    # Without a sandbox, which would not let the task come so far.
+    (room / "dicode.yaml").write_text("execution: {sandbox: off}\n")
     command = [sys.executable, "-m", "dicode_mcp.daemon", "--data-dir", str(data)]
+    command += ["--config", str(room / "dicode.yaml")]
     command += ["--source", str(tasks), "--host", host, "--port", "0"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("DICODE_")}
     with (

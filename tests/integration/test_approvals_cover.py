@@ -23,6 +23,7 @@ def main():
     here = pathlib.Path(__file__).parent
     return [(here / name).read_text() for name in (".hidden", "../shared/text.txt")]
 """
+MAY_READ = "permissions: {fs: [{path: ../shared, permission: r}]}\n"
 MINUTE_MS = 60_000
 
 
@@ -34,7 +35,7 @@ def git(tmp_path: Path) -> Generator[GitServer]:
 
 def reading(text: str, script: str = READS) -> dict[str, str]:
     return {
-        "reads/task.yaml": f"name: Reads\n{MANUAL}",
+        "reads/task.yaml": f"name: Reads\n{MANUAL}{MAY_READ}",
         "reads/task.py": script,
         "reads/.hidden": text,
         "shared/text.txt": text,

@@ -9,6 +9,7 @@ import email.policy
 import hashlib
 import hmac
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -26,13 +27,14 @@ from dicode_mcp.testing.waiting import DEADLINE_S, until
 
 NOTIFY = Path(dicode_agents.__file__).parent / "notify"
 OVER_HTTP = ("ntfy", "slack", "discord", "telegram", "webhook")
+HERE = ["127.0.0.1", "localhost"]
 URL = "https://dicode.example/runs/01abc"
 NASTY = "<!channel> @everyone <@123> & *bold* _x_ `code` <https://evil.example|click> \u202e"
 
 
 def overriding(**overrides: Mapping[str, Any]) -> BundledConfig:
-    """Override bundled tasks as dicode.yaml does, with no wait between attempts."""
-    quick = {"retry": {"attempts": 1}}
+    """Override bundled tasks as dicode.yaml does: no second attempt, and the services are here."""
+    quick = {"retry": {"attempts": 1}, "net": HERE}
     return BundledConfig(overrides={name: {**quick, **o} for name, o in overrides.items()})
 
 
@@ -127,7 +129,9 @@ async def test_a_webhook_gets_the_whole_notice_signed(
     async with HttpService().listening() as hook:
         variables = environ(WEBHOOK_URL=f"{hook.url}/in", WEBHOOK_SECRET=secret)
         notifications = NotificationsConfig(task="bundled/webhook")
-        async with serve(environ=variables, notifications=notifications) as live:
+        settings: dict[str, Any] = {"notifications": notifications}
+        settings["bundled"] = overriding(webhook={})
+        async with serve(environ=variables, **settings) as live:
             live.write("backup", "raise ValueError('disk full')\n")
             await live.sync()
             run = await live.run("backup")
@@ -188,7 +192,7 @@ async def test_a_service_that_asks_for_a_moment_is_asked_again(serve: Serve) -> 
 
 
 async def test_what_will_not_pass_is_not_tried_again_and_what_may_is(serve: Serve) -> None:
-    retry = {"retry": {"attempts": 2, "backoff": "0s"}}
+    retry = {"retry": {"attempts": 2, "backoff": "0s"}, "net": HERE}
     answers = [Answer(404), Answer(500), Answer()]
     async with HttpService(answers).listening() as slack:
         config = BundledConfig(overrides={"slack": retry})
@@ -204,7 +208,9 @@ async def test_a_service_that_is_not_there_is_told_by_its_host_alone(serve: Serv
     variables = environ(SLACK_WEBHOOK_URL="http://127.0.0.1:1/services/secretpart")
     async with serve(bundled=overriding(slack={}), environ=variables) as live:
         run = await send(live, "slack")
-        assert "Slack: 127.0.0.1 cannot be reached: Connection refused" in run["error"]["message"]
+        message = run["error"]["message"]
+        # Through the gate a connection that fails outside is taken and then reset.
+        assert re.search("Slack: 127.0.0.1 cannot be reached: Connection (refused|reset)", message)
         assert "secretpart" not in str(run)
 
 
@@ -297,7 +303,7 @@ async def test_mail_that_cannot_be_sent_says_why(
                 ({"to": "ops@example.org\nBcc: x@y.org"}, "holds something that is no address"),
                 ({"sender": "x"}, "the parameter sender holds something that is no address"),
                 ({"user": "dicode", "security": "none"}, "never sent unencrypted"),
-                ({"port": 1}, "localhost cannot be used: Connection refused"),
+                ({"port": 1}, "localhost cannot be used: "),
             ):
                 run = await send(live, "email", **params)
                 assert told in run["error"]["message"], run

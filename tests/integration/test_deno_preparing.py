@@ -17,6 +17,7 @@ from dicode_mcp.executor import SpawnExecutor, become_subreaper
 from dicode_mcp.preparer import Preparer
 from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.spec.model import Task
+from dicode_mcp.testing.cages import strict_cages
 from dicode_mcp.testing.npm import FakeRegistry, npm_registry
 from dicode_mcp.testing.runtime_house import INSTANCE, RuntimeHouse
 from dicode_mcp.testing.waiting import running, until
@@ -78,7 +79,7 @@ def npm() -> Iterator[FakeRegistry]:
 async def workshop(npm: FakeRegistry, tmp_path: Path) -> AsyncIterator[Workshop]:
     become_subreaper()
     program = DenoProgram({**os.environ, "NPM_CONFIG_REGISTRY": npm.url})
-    async with SpawnExecutor(SystemClock()) as executor:
+    async with SpawnExecutor(SystemClock(), cages=strict_cages()) as executor:
         house = RuntimeHouse(DenoRuntime(tmp_path / "cache", program), ".ts", executor, tmp_path)
         yield Workshop(house, npm, tmp_path)
 

@@ -16,6 +16,7 @@ from dicode_mcp.executor import SpawnExecutor, become_subreaper
 from dicode_mcp.runs.logs import Level
 from dicode_mcp.runs.model import RunError
 from dicode_mcp.spec.model import FsGrant, Permissions
+from dicode_mcp.testing.cages import strict_cages
 from dicode_mcp.testing.runtime_house import Ended, RuntimeHouse
 from dicode_runtimes.deno import DenoRuntime
 from dicode_runtimes.deno.program import DenoProgram
@@ -32,7 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture
 async def house(cache: Path, tmp_path: Path) -> AsyncIterator[RuntimeHouse]:
     become_subreaper()
-    async with SpawnExecutor(SystemClock()) as executor:
+    async with SpawnExecutor(SystemClock(), cages=strict_cages()) as executor:
         # URLs and paths differ here: what is shown must be the path, as the user knows it.
         folder = tmp_path / "my tasks (50% grün)"
         folder.mkdir()
@@ -70,7 +71,7 @@ async def test_every_form_of_script_gives_its_value(
 
 
 async def test_javascript_runs_too(cache: Path, tmp_path: Path) -> None:
-    async with SpawnExecutor(SystemClock()) as executor:
+    async with SpawnExecutor(SystemClock(), cages=strict_cages()) as executor:
         house = RuntimeHouse(DenoRuntime(cache, DENO), ".js", executor, tmp_path)
         ended = await house.run("export default async ({ params }) => await params.get('x', 1);")
         assert ended.value == 1

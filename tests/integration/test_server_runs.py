@@ -144,6 +144,7 @@ async def test_cancelling_ends_the_whole_process_tree(serve: Serve) -> None:
             "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
             "subprocess.Popen(sleep, start_new_session=True)\n"
             "print('up', flush=True)\ntime.sleep(600)\n",
+            MANUAL + "permissions: {run: ['*']}\n",
         )
         await live.sync()
         run = await live.call("run_task", id="tree", wait_seconds=0)

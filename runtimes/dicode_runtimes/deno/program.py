@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dicode_mcp import children
 from dicode_mcp.protocols import Health
@@ -22,6 +23,7 @@ _CERTIFICATES = (
     "CURL_CA_BUNDLE",
 )
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 _MISSING = (
     "deno is not there: `pip install deno` into the server's environment where there is a wheel "
     "for this machine, or put a deno binary on the server's PATH"
@@ -95,6 +97,11 @@ class DenoProgram:
         names = [form for name in _PROXIES for form in (name, name.lower())]
         return {name: self._environ[name] for name in names if name in self._environ}
 
+    def servers(self) -> list[str]:
+        """Give host and port of the registry and the proxies that the server's user named."""
+        urls = [self.registry, *(self.proxies().values())]
+        return list(dict.fromkeys(place for url in urls if (place := _place(url)) is not None))
+
     def certificate_file(self) -> Path | None:
         """The site's own certificates, when the server's environment names a file of them."""
         named = self._environ.get("DENO_CERT")
@@ -109,6 +116,19 @@ class DenoProgram:
         if file is not None:
             env["DENO_CERT"] = str(file)
         return env
+
+
+def _place(url: str) -> str | None:
+    """Give ``host:port`` of a URL, None for what is none (a list of hosts, say)."""
+    try:
+        parts = urlsplit(url if "://" in url else "")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port or _PORTS.get(parts.scheme, 443)}"
 
 
 def _packaged() -> str | None:

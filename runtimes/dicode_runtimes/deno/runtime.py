@@ -172,13 +172,24 @@ class DenoRuntime:
             # Not the task's folder: a file there must not configure what fetches packages.
             cwd=self._home(),
             policy=SandboxPolicy(
-                task.spec.permissions, task.folder, context.scratch, read=(SDK, self._home())
+                self._fetching(),
+                task.folder,
+                context.scratch,
+                read=(SDK, *self._extra()),
+                write=(self._home(),),
             ),
             ipc="none",
             timeout_s=timeout_s,
             run_id=context.mark,
             instance_id=context.instance_id,
         )
+
+    def _fetching(self) -> Permissions:
+        """Say what a helper may: the network, and of files the task's folder and its own cache.
+
+        The site's own registry and proxies may be at private addresses.
+        """
+        return Permissions(net=("*", *self._program.servers()))
 
     def _helper_environment(self) -> dict[str, str]:
         return {
@@ -225,7 +236,7 @@ class DenoRuntime:
                 spec.permissions,
                 task.folder,
                 context.scratch,
-                read=(SDK, Path(self._binary()).parent, self._cache.modules, *self._extra()),
+                read=(SDK, self._home(), *self._extra()),
                 resources=spec.resources,
             ),
             ipc="path",

@@ -2,6 +2,7 @@
 
 import { NoRetryError } from "./api.js";
 import { DicodeError } from "./channel.js";
+import { write } from "./log.js";
 
 const MAX_MESSAGE = 4000;
 const MAX_TRACE = 32_000;
@@ -20,10 +21,12 @@ export function failure(code, message, more = {}) {
 /** Make the error of a finish frame from whatever was thrown. `folder` is a URL ending in `/`. */
 export function fromThrown(thrown, folder) {
   const trace = describe(thrown, folder, new Set());
+  const hint = hintFor(thrown);
+  if (hint !== null && isRefusal(thrown)) write("security", `blocked: ${thrown.message.split(",")[0]} - ${hint}`);
   const told = thrown instanceof DicodeError && TOLD_APART.includes(thrown.code);
   const code = told ? thrown.code : thrown instanceof NoRetryError ? "no_retry" : "script_error";
   return failure(code, headline(thrown, folder), {
-    hint: hintFor(thrown),
+    hint,
     ...place(thrown, folder),
     traceback: shorten(trace).toWellFormed(),
   });
@@ -108,6 +111,13 @@ function shorten(text) {
     text.slice(-half);
 }
 
+const UNSEEN = /^Failed to spawn '(.+)': entity not found/;
+
+function isRefusal(thrown) {
+  return thrown instanceof Error &&
+    (REFUSED.test(thrown.message) || (thrown instanceof Deno.errors.NotFound && UNSEEN.test(thrown.message)));
+}
+
 const REFUSED = /^Requires (\w+) access(?: to (?:"(.+?)"|<(\w+)>))?/;
 
 function hintFor(thrown) {
@@ -116,6 +126,10 @@ function hintFor(thrown) {
   const refused = REFUSED.exec(thrown.message);
   if (refused && (thrown instanceof Deno.errors.NotCapable || thrown instanceof TypeError)) {
     return grant(refused[1], refused[2]);
+  }
+  const unseen = UNSEEN.exec(thrown.message);
+  if (unseen && thrown instanceof Deno.errors.NotFound) {
+    return `there is no such program, or it is not granted: ${grant("run", unseen[1])}`;
   }
   const bare = /^Import "([^"]+)" not a dependency/.exec(thrown.message);
   if (bare) return `write the import as "npm:${bare[1]}", or "jsr:${bare[1]}"`;

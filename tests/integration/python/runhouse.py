@@ -49,13 +49,13 @@ class Ended:
 class House:
     """Runs scripts from strings."""
 
-    def __init__(self, executor: SpawnExecutor, folder: Path) -> None:
+    def __init__(self, executor: SpawnExecutor, folder: Path, runtime: PythonRuntime) -> None:
         self.executor = executor
         self.folder = folder / "task"
         self.scratch = folder / "scratch"
         self.folder.mkdir()
         self.scratch.mkdir()
-        self.runtime = PythonRuntime()
+        self.runtime = runtime
         self.calls = FakeTaskCalls()
         self.server = SessionServer(self.calls)
         self.started = asyncio.Event()

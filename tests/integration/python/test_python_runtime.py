@@ -10,7 +10,7 @@ from runhouse import INSTANCE, House
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.logs import Level
 from dicode_mcp.runs.model import Payload
-from dicode_mcp.spec.model import Task, TaskSpec, TriggerSpec
+from dicode_mcp.spec.model import Permissions, Task, TaskSpec, TriggerSpec
 from dicode_runtimes.python import DEFAULT_PATH, PythonRuntime
 
 # ── What a script is given and gives ──────────────────────────────────────────────────────────────
@@ -170,7 +170,8 @@ async def test_children_of_the_task_do_not_inherit_the_connection(house: House) 
         fds = subprocess.run(["ls", "/proc/self/fd"], capture_output=True, text=True,
                              close_fds=False).stdout.split()
         result = os.environ["DICODE_IPC_FD"] in fds
-        """
+        """,
+        permissions=Permissions(run=("ls",)),
     )
     assert ended.value is False
 
@@ -217,7 +218,8 @@ async def test_installed_packages_and_exit_are_there_as_in_any_script(house: Hou
         result = yaml.safe_load("[1, 2]")
         subprocess.run([sys.executable, "-I", "-c", "import yaml"], check=True)
         exit()
-        """
+        """,
+        permissions=Permissions(run=("*",)),
     )
     assert ended.value == [1, 2]
 

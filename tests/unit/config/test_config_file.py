@@ -251,7 +251,7 @@ def test_a_registry_that_cannot_be_meant_is_refused(
 
 def test_what_has_no_effect_yet_is_said(cwd: Path, home: Path) -> None:
     told = "\n".join(read(cwd, home, FULL).not_in_force())
-    for key in ("database", "sandbox", "ai"):
+    for key in ("database", "ai"):
         assert key in told
 
 

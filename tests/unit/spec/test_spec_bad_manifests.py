@@ -197,6 +197,21 @@ CASES: dict[str, Case] = {
     ),
     "net port": on_base("permissions:\n  net: ['x:99999']\n", 5, "permissions.net[0]", "port"),
     "net wildcard": on_base("permissions:\n  net: ['*.x']\n", 5, "permissions.net[0]", "wildcard"),
+    "net wildcard inside": on_base(
+        "permissions:\n  net: ['a.*.example.com']\n",
+        5,
+        "permissions.net[0]",
+        "in front of a domain",
+    ),
+    "net wildcard of addresses": on_base(
+        "permissions:\n  net: ['*.0.0.1']\n", 5, "permissions.net[0]", "wildcard in an address"
+    ),
+    "net with a strange address": on_base(
+        "permissions:\n  net: ['0x7f.1']\n", 5, "permissions.net[0]", "is not a host"
+    ),
+    "net with a broken address": on_base(
+        "permissions:\n  net: ['[::1]443']\n", 5, "permissions.net[0]", "is not a host"
+    ),
     "sys": on_base("permissions:\n  sys: [hostnam]\n", 5, "permissions.sys[0]", "'hostname'?"),
     "grant": on_base(
         "permissions:\n  dicode: {list_task: true}\n",

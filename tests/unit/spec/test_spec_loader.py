@@ -43,7 +43,7 @@ permissions:
     - {path: "~/notes"}
     - {path: "${SKILLS_DIR}", permission: r}
     - {path: "/srv/${WHICH}/x"}
-  net: [api.github.com, "localhost:8080", "[::1]:443", "*"]
+  net: [api.github.com, "localhost:8080", "[::1]:443", "*", "*.example.com", "*.a.example:8443"]
   run: [git]
   sys: [hostname]
   dicode: {tasks: ["*"], mcp: [my-mcp], list_tasks: true}

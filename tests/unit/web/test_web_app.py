@@ -194,6 +194,15 @@ async def test_a_task_or_who_might_be_one_is_refused_and_let_go(origin: Origin) 
         assert (page.status_code, page.headers["connection"]) == (401, "close")
 
 
+async def test_a_connection_that_carries_a_tasks_bytes_is_a_tasks_whoever_holds_it() -> None:
+    def carries(inode: int) -> bool:
+        return inode > 0
+
+    async with serving(is_task=carries) as (_, client):
+        body = problem(await client.post("/echo"), 401, Code.UNAUTHENTICATED)
+        assert "a task has no identity here" in body["detail"]
+
+
 async def test_another_users_socket_is_not_looked_for() -> None:
     async def judge(inode: int) -> Lineage:
         pytest.fail("looked for a stranger's process")

@@ -1,0 +1,1 @@
+"""The network gate: what a run may connect to, host by host."""

@@ -1,0 +1,315 @@
+"""The network gate of one run: it takes what the run connects to, and connects where it may.
+
+Inside the run every address is a socket of this gate. Names get addresses that mean nothing
+elsewhere; on a connection the gate looks the name up itself, judges where it leads, and connects to
+the very address it judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import dataclass
+
+from dicode_mcp.executor.sandbox.control import Network
+from dicode_mcp.executor.sandbox.gate import dns, fakes
+from dicode_mcp.executor.sandbox.gate.addresses import (
+    Address,
+    Kind,
+    is_localhost,
+    kind,
+    parse,
+)
+from dicode_mcp.executor.sandbox.gate.calls import Call, Calls, listens
+from dicode_mcp.executor.sandbox.gate.entrance import Entrance
+from dicode_mcp.executor.sandbox.gate.names import LOOPBACK, Rules
+from dicode_mcp.executor.sandbox.gate.outside import Outside
+from dicode_mcp.executor.sandbox.gate.pump import Pump, break_off
+from dicode_mcp.executor.sandbox.gate.questions import Questions, answer_stream
+from dicode_mcp.executor.sandbox.gate.refusals import Refusals, Tell
+from dicode_mcp.runs.logs import Level
+
+log = logging.getLogger("dicode.gate")
+
+DNS_PORT = 53
+MOST_CONNECTIONS = 256
+"""At once and for each run; what is more waits."""
+IDLE_S = 900.0
+_LAST_S = 2.0
+"""How long what a run has sent may take to be delivered once it has ended."""
+_LOCALHOST = tuple(address for text in LOOPBACK if (address := parse(text)) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What went through a gate."""
+
+    connections: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+class Gate:
+    """Takes the network of a cage once it is there.
+
+    ``run`` is its life, which ``close`` ends; both must be called.
+    """
+
+    def __init__(
+        self, rules: Rules, outside: Outside, tell: Tell, *, most: int = MOST_CONNECTIONS
+    ) -> None:
+        self._rules = rules
+        self._outside = outside
+        self._refusals = Refusals(tell)
+        self._book = fakes.Book()
+        self._entrance = Entrance(most, lambda: self._full(most))
+        self._questions: Questions | None = None
+        self._calls: Calls | None = None
+        self._six = False
+        self._pumps: set[Pump] = set()
+        self._closed = False
+        self.counted = Counted()
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Rules that the run would have needed for what it was refused."""
+        return self._refusals.wanted
+
+    # ── What the cage hands over ──
+
+    def take_network(self, network: Network) -> None:
+        """Begin to serve a cage's sockets, which are the gate's from now on."""
+        if self._closed or self._questions is not None:
+            for fd in (network.names, *(fd for _, fd in network.listeners), *network.spare):
+                os.close(fd)
+            return
+        self._six = network.six
+        self._questions = Questions(socket.socket(fileno=network.names), self._look_up)
+        listeners = [(port, socket.socket(fileno=fd)) for port, fd in network.listeners]
+        self._entrance.begin(listeners, network.spare)
+
+    def take_calls(self, fd: int) -> None:
+        """Begin to hear of connections before they are made."""
+        if self._closed or self._calls is not None:
+            os.close(fd)
+            return
+        self._calls = Calls(fd, self._foresee)
+
+    def close(self) -> None:
+        """Take nothing new. What was sent before is still delivered, for a moment, by ``run``."""
+        if self._closed:
+            return
+        self._refusals.mute()
+        self._closed = True
+        if self._calls is not None:
+            self._calls.close()
+        if self._questions is not None:
+            self._questions.close()
+        self._entrance.close()
+
+    async def run(self) -> None:
+        """Serve connections until closed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                served: set[asyncio.Task[None]] = set()
+                while (connection := await self._entrance.accepted.get()) is not None:
+                    task = group.create_task(self._guarded(connection))
+                    served.add(task)
+                    task.add_done_callback(served.discard)
+                for pump in self._pumps:
+                    pump.last()
+                if served:
+                    await asyncio.wait(tuple(served), timeout=_LAST_S)
+                for task in tuple(served):
+                    task.cancel()
+        finally:
+            self.close()
+            self._entrance.abandon()
+
+    # ── Names ──
+
+    def _look_up(self, name: str, asked: int) -> dns.Addresses | None:
+        if is_localhost(name):
+            four, six = _LOCALHOST
+            return four, six if self._six else None  # type: ignore[return-value]
+        if not self._rules.name(name):
+            if asked in (dns.A, dns.AAAA) and not name.endswith(".arpa"):
+                self._refusals.no_name(name)
+            return None
+        number = self._book.number(name)
+        if number is None:
+            self._refusals.say(
+                Level.SECURITY, f"blocked: more than {fakes.MOST_NAMES} names in one run"
+            )
+            return None
+        return fakes.address_4(number), fakes.address_6(number) if self._six else None
+
+    # ── Connections about to be made ──
+
+    def _foresee(self, call: Call) -> bool:
+        """Tell whether a connection may be tried, opening its port where that is not done yet."""
+        if call.port == 0 or self._is_stub(call.address, call.port):
+            return True
+        if self._entrance.has(call.port):
+            return self._may(call.address, call.port, expected=True)
+        own = kind(call.address) is Kind.LOOPBACK or int(call.address) == 0
+        if own and not self._rules.listed(call.address, call.port):
+            self._note_nobody(call)
+            return True  # what the run itself listens on
+        if not self._may(call.address, call.port, expected=True):
+            return False
+        if not self._entrance.open(call.port):
+            text = f"blocked: connect to port {call.port} (too many ports in one run)"
+            self._refusals.say(Level.SECURITY, text)
+        return True
+
+    def _is_stub(self, address: Address, port: int) -> bool:
+        """Tell whether it is names that are asked for there, of whatever server."""
+        if port != DNS_PORT or fakes.is_fake(address):
+            return False
+        return not self._rules.address(address, port)
+
+    def _note_nobody(self, call: Call) -> None:
+        if not listens(call.pid, call.port):
+            place = _place(call.address, call.port)
+            self._refusals.blocked(place, place, "nothing of this run listens there")
+
+    def _may(self, address: Address, port: int, *, expected: bool = False) -> bool:
+        """Tell whether a place inside leads anywhere; says so where it does not."""
+        name = self._book.name(address) if fakes.is_fake(address) else None
+        if name is not None:
+            if self._rules.name(name, port):
+                return True
+            self._refusals.blocked(f"{name}:{port}", f"{name}:{port}")
+            return False
+        if expected and (kind(address) is Kind.LOOPBACK or int(address) == 0):
+            return True
+        if self._rules.address(address, port):
+            return True
+        place = _place(address, port)
+        self._refusals.blocked(place, place if _can_be_listed(address) else None)
+        return False
+
+    # ── Connections ──
+
+    def _full(self, most: int) -> None:
+        text = f"more than {most} connections at once: further ones wait"
+        self._refusals.say(Level.WARN, text)
+
+    async def _guarded(self, inner: socket.socket) -> None:
+        """Serve a connection; whatever goes wrong ends it and nothing else."""
+        clean = False
+        try:
+            clean = await self._through(inner)
+        except OSError:
+            pass  # it was broken off inside
+        except Exception:
+            log.exception("a connection met a fault of the gate")
+        finally:
+            if not clean:
+                break_off(inner)
+            self._entrance.done(inner)
+
+    async def _through(self, inner: socket.socket) -> bool:
+        host, port = inner.getsockname()[:2]
+        address = parse(host)
+        if address is None:
+            return False
+        if self._is_stub(address, port):
+            return await answer_stream(inner, self._look_up)
+        if not self._may(address, port):
+            return False
+        outer = await self._connect(address, port)
+        if outer is None:
+            return False
+        pump = Pump(inner, outer, self._outside.buffer)
+        self._pumps.add(pump)
+        if self._closed:
+            pump.last()
+        clean = False
+        try:
+            clean = await pump.run(IDLE_S)
+        finally:
+            if not clean:
+                break_off(outer)
+            self._outside.release(outer)
+            self._pumps.discard(pump)
+            self._count(pump)
+        return clean
+
+    async def _connect(self, inside: Address, port: int) -> socket.socket | None:
+        """Connect to what an address inside stands for, or say why not."""
+        name = self._book.name(inside) if fakes.is_fake(inside) else None
+        place = f"{name}:{port}" if name else _place(inside, port)
+        failure = "it has no address"
+        try:
+            for address in await self._targets(name, inside, port):
+                try:
+                    return await self._outside.connect(address, port)
+                except OSError as error:
+                    failure = _text(error)
+        except _Refused as refused:
+            self._refusals.blocked(place, refused.rule, refused.why)
+            return None
+        except OSError as error:
+            failure = _text(error)
+        self._refusals.say(Level.WARN, f"cannot connect to {place}: {failure}")
+        return None
+
+    async def _targets(self, name: str | None, inside: Address, port: int) -> list[Address]:
+        """Give the judged addresses to try. Raises ``_Refused``, ``OSError``."""
+        if name is None:
+            local = inside in _LOCALHOST and self._rules.localhost(port)
+            found = _LOCALHOST if local else (inside,)
+            may = list(found)
+        else:
+            found = await self._outside.look_up(name)
+            may = [each for each in found if self._rules.leads(name, each, port)]
+        if found and not may:
+            what = kind(found[0]).value
+            why = f"it leads to a {what} address, which must be listed too"
+            rule = _place(found[0], port) if _can_be_listed(found[0]) else None
+            raise _Refused(rule, why)
+        for each in may:
+            if self._outside.is_server(each, port):
+                raise _Refused(
+                    None, "this is the server itself; use the SDK and permissions.dicode"
+                )
+        return may
+
+    def _count(self, pump: Pump) -> None:
+        was = self.counted
+        self.counted = Counted(
+            was.connections + 1, was.sent + pump.sent, was.received + pump.received
+        )
+
+
+class _Refused(Exception):
+    """A place may not be connected to. ``rule`` would allow it."""
+
+    def __init__(self, rule: str | None, why: str) -> None:
+        super().__init__(why)
+        self.rule = rule
+        self.why = why
+
+
+def _text(error: OSError) -> str:
+    # asyncio words what the kernel said anew, with the address that was tried.
+    number = 0 if isinstance(error, socket.gaierror) else error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)
+
+
+def _can_be_listed(address: Address) -> bool:
+    """Tell whether to propose an address for the manifest.
+
+    A neighbour on the wire is not: in a cloud one of them hands out the machine's own keys.
+    """
+    return kind(address) in (Kind.PUBLIC, Kind.PRIVATE, Kind.LOOPBACK) and not fakes.is_fake(
+        address
+    )
+
+
+def _place(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
