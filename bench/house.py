@@ -23,7 +23,8 @@ _POLL_S = 0.005
 _CONFIG = """\
 execution:
   max_concurrent_runs: 8
-bundled: {enabled: false}
+  standby: {standby}
+bundled: {{enabled: false}}
 """
 
 
@@ -64,14 +65,16 @@ def serving(
     data: Path | None = None,
     config: str = "",
     environ: Mapping[str, str] | None = None,
+    standby: int = 4,
 ) -> Generator[House]:
     """Serve ``tasks`` (``number`` of them) from a data dir in ``room`` while the block lasts.
 
-    ``config`` is put behind the usual configuration, for sources that are no folder.
+    ``config`` is put behind the usual configuration, for sources that are no folder. ``standby`` is
+    how many processes may wait for runs.
     """
     data = data or room / "data"
     file = room / "dicode.yaml"
-    file.write_text(_CONFIG + config)
+    file.write_text(_CONFIG.format(standby=standby) + config)
     argv = [sys.executable, "-m", "dicode_mcp.daemon", "--config", str(file)]
     argv += ["--data-dir", str(data), "--port", "0"]
     argv += ["--source", str(tasks)] if tasks else []

@@ -265,6 +265,7 @@ class Admission:
             task_hash=task.digest if task else "",
             revision=task.revision if task else None,
             actor=request.actor,
+            origin=request.origin,
             attempt=request.attempt,
             priority=_priority(request, task),
             parent_run_id=request.parent_run_id,

@@ -11,26 +11,34 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from dicode_mcp import __version__
 from dicode_mcp.clock import Clock, SystemClock
-from dicode_mcp.config import Config, ServerConfig, SourceConfig, load_config
+from dicode_mcp.config import Config, SourceConfig, load_config
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor.linux import become_subreaper
 from dicode_mcp.executor.orphans import Strangers, take_process
 from dicode_mcp.executor.sandbox.cages import Cages
+from dicode_mcp.executor.sandbox.fence import Fence
 from dicode_mcp.executor.sandbox.gate.outside import Outside
 from dicode_mcp.executor.sandbox.groups import find as find_groups
 from dicode_mcp.executor.sandbox.plan import Ceilings
 from dicode_mcp.executor.sandbox.probe import look
 from dicode_mcp.executor.spawn import SpawnExecutor
-from dicode_mcp.house import House
+from dicode_mcp.executor.standby import StandbyBounds
+from dicode_mcp.house import House, OwnKeys
 from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.runs.model import Reason
+from dicode_mcp.secrets.keys import KeyRing
+from dicode_mcp.secrets.master import VARIABLE as MASTER_KEY_VARIABLE
+from dicode_mcp.secrets.master import find_keys, given_by
+from dicode_mcp.secrets.vault import Vault
+from dicode_mcp.service.audit import begin_chain
+from dicode_mcp.service.rekeying import open_bodies
 from dicode_mcp.store.lock import DataDirLock, LockInfo
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.tools.server import McpServer, create_mcp_server
@@ -38,18 +46,24 @@ from dicode_mcp.tools.socket import McpSocket
 from dicode_mcp.web.answer_pages import AnswerPages
 from dicode_mcp.web.api import Api
 from dicode_mcp.web.api_runs import RunsApi
+from dicode_mcp.web.api_secrets import SecretsApi
 from dicode_mcp.web.api_tasks import TasksApi
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
+from dicode_mcp.web.bearers import Bearers
 from dicode_mcp.web.events import EventRoutes
 from dicode_mcp.web.githooks import GitHooks
 from dicode_mcp.web.hook_frame import PageKeys
 from dicode_mcp.web.hook_pages import TaskPages
 from dicode_mcp.web.hooks import Hooks
+from dicode_mcp.web.identity import Identity, provider_of
+from dicode_mcp.web.login_pages import LoginPages
 from dicode_mcp.web.metrics import Metrics
 from dicode_mcp.web.page_calls import PageGate
 from dicode_mcp.web.pages import Pages
 from dicode_mcp.web.script import script_routes
-from dicode_mcp.web.server import HttpServer, require_loopback
+from dicode_mcp.web.secret_pages import SecretPages
+from dicode_mcp.web.server import HttpServer, require_keys
+from dicode_mcp.web.typists import Typists
 
 log = logging.getLogger("dicode.daemon")
 
@@ -59,16 +73,6 @@ STOP_WAIT_S = 10.0
 AUDIT_WAIT_S = 5.0
 FIRST_PASS_WAIT_S = 20.0
 """How long the start waits for slow sources before clients are answered."""
-
-
-def _require_no_keys(server: ServerConfig) -> None:
-    if server.auth:
-        raise DicodeError(
-            Code.INVALID_CONFIG,
-            "server.auth wants a key of every caller, and this version has no keys yet",
-            hint="leave server.auth out (only your own processes on this machine are served),"
-            " or serve without HTTP (--no-http)",
-        )
 
 
 class Server:
@@ -82,7 +86,7 @@ class Server:
         self,
         config: Config,
         *,
-        environ: Mapping[str, str],
+        environ: MutableMapping[str, str],
         clock: Clock,
         http: bool = True,
         own_process: bool = False,
@@ -132,21 +136,37 @@ class Server:
             cages = Cages(
                 execution.sandbox,
                 await asyncio.to_thread(look, groups),
-                Ceilings(execution.max_memory, execution.max_pids),
+                Ceilings(execution.max_memory, execution.max_pids, execution.max_cpu),
                 self._outside,
+                self._fence(),
             )
             stack.callback(self._outside.close)
             health = cages.health()
             if not health.ok or cages.lacking():
                 log.warning(health.message)
             executor = await stack.enter_async_context(
-                SpawnExecutor(self._clock, limits, strangers, cages)
+                SpawnExecutor(
+                    self._clock,
+                    limits,
+                    strangers,
+                    cages,
+                    standby=StandbyBounds(most=execution.standby),
+                )
             )
+            given = given_by(self._environ)
+            keys, vault = await self._open_vault(store)
+            bodies = open_bodies(vault)
+            store = store.sealing(bodies)
             house = House(
                 self._config,
                 store=store,
                 executor=executor,
                 instance_id=instance_id,
+                vault=vault,
+                own_keys=OwnKeys(vault.own("audit"), keys, given),
+                bodies=bodies,
+                body_rows=store,
+                stored_keys=await store.keys(),
                 environ=self._environ,
                 clock=self._clock,
                 url=lambda: self._url,
@@ -176,6 +196,23 @@ class Server:
                 await asyncio.wait({audit}, timeout=AUDIT_WAIT_S)
                 audit.cancel()
 
+    def _fence(self) -> Fence:
+        file = self._config.file
+        home = Path(self._environ.get("HOME") or "/")
+        return Fence(self._config.data_dir, home, (file,) if file else ())
+
+    async def _open_vault(self, store: SqliteStore) -> tuple[KeyRing, Vault]:
+        """Open every secret once, or stop: with a wrong key nothing may be changed."""
+        sealed = await store.secrets()
+        keys = await asyncio.to_thread(
+            find_keys, self._config.data_dir, self._environ, anything_sealed=bool(sealed)
+        )
+
+        async def begin(made: Mapping[str, bytes]) -> None:
+            await begin_chain(store, made["audit"])
+
+        return keys, await Vault.open(store, keys, self._clock, sealed, begin)
+
     async def _open(self, surfaces: AsyncExitStack, house: House, lock: DataDirLock) -> None:
         """Open for clients: the port first, so that a taken one is told at once."""
         mcp = create_mcp_server(house.services, house.hub, version=__version__)
@@ -184,15 +221,24 @@ class Server:
         await self._look_once(house)
         await house.recover()
         path = self._config.data_dir / SOCKET_NAME
-        await surfaces.enter_async_context(McpSocket(mcp, version=__version__).listening(path))
+        refused = house.services.trail.refused
+        socket = McpSocket(mcp, version=__version__, on_refused=refused)
+        await surfaces.enter_async_context(socket.listening(path))
         self._begin(house)
 
     async def _serve_http(
         self, surfaces: AsyncExitStack, house: House, mcp: McpServer, lock: DataDirLock
     ) -> None:
         server = self._config.server
-        require_loopback(server.host)
-        _require_no_keys(server)
+        provider = provider_of(server)
+        require_keys(
+            server.host,
+            usable=house.keys.usable or provider is not None,
+            named=bool(server.allowed_hosts or server.public_url),
+        )
+        identity = (
+            Identity(provider, self._clock, public_url=server.public_url) if provider else None
+        )
         keys = PageKeys()
         shown = TaskPages(house.hook_runs, keys)
         app = create_app(
@@ -206,6 +252,11 @@ class Server:
                 public_url=server.public_url,
                 pages=PageGate(house.services.hooks.find, keys, shown.file),
                 is_task=self._outside.is_ours,
+                bearers=Bearers(house.keys, house.audit, self._clock, identity),
+                proof_only=server.auth,
+                sessions=house.services.sessions,
+                on_refused=house.services.trail.refused,
+                identity=identity,
             ),
             readiness=lambda: self._state,
             routes=[
@@ -214,6 +265,9 @@ class Server:
                 *Api(house.services).routes(),
                 *TasksApi(house.services).routes(),
                 *RunsApi(house.services).routes(),
+                *SecretsApi(house.services.secrets).routes(),
+                *LoginPages(house.services.sessions, Typists(self._outside.is_ours)).routes(),
+                *SecretPages(house.services.invitations).routes(),
                 *Metrics(house.services, house.meter, house.registry).routes(),
                 *EventRoutes(house.events).routes(),
                 *script_routes(),
@@ -307,6 +361,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a server in the foreground. Exit codes: 0 stopped in order, 2 it could not start."""
     options = _parser().parse_args(argv)
     environ = dict(os.environ)
+    # Only the copy has it from here on, and the vault takes it out of that.
+    os.environ.pop(MASTER_KEY_VARIABLE, None)
     try:
         config = _configured(options, environ)
     except DicodeError as error:
@@ -320,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _complain(failures[0]) if failures else 0
 
 
-async def _run(config: Config, environ: Mapping[str, str], *, http: bool) -> None:
+async def _run(config: Config, environ: MutableMapping[str, str], *, http: bool) -> None:
     server = Server(config, environ=environ, clock=SystemClock(), http=http, own_process=True)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

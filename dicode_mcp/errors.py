@@ -57,6 +57,8 @@ class Code(StrEnum):
     """This machine cannot enforce what the task's permissions ask for."""
     SECRET_MISSING = "secret_missing"
     """A secret the task needs is not there."""
+    SECRETS_LOCKED = "secrets_locked"
+    """Stored secrets cannot be opened: the master key is gone, wrong or not private."""
     RUNTIME_UNAVAILABLE = "runtime_unavailable"
     """This machine lacks what the task's runtime needs."""
     STORAGE_FULL = "storage_full"

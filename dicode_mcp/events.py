@@ -37,6 +37,13 @@ class DevModeSwitched:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretChanged:
+    """A secret of the server's store was set, changed or deleted."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunChanged:
     """A run was made or moved to another status."""
 
@@ -65,7 +72,15 @@ class LogAppended:
     lines: tuple[LogLine, ...]
 
 
-Event = TasksChanged | SourceChanged | DevModeSwitched | RunChanged | RunProgress | LogAppended
+Event = (
+    TasksChanged
+    | SourceChanged
+    | DevModeSwitched
+    | SecretChanged
+    | RunChanged
+    | RunProgress
+    | LogAppended
+)
 
 
 class Subscription:

@@ -18,6 +18,7 @@ from dicode_mcp.clock import Clock
 from dicode_mcp.conditions import Condition
 from dicode_mcp.errors import DicodeError
 from dicode_mcp.events import EventBus, TasksChanged
+from dicode_mcp.executor.helpers import run_helper
 from dicode_mcp.protocols import (
     Executor,
     Helped,
@@ -25,12 +26,10 @@ from dicode_mcp.protocols import (
     Launch,
     Prepared,
     Preparing,
-    RawLine,
     Runtime,
     Tidying,
 )
 from dicode_mcp.registry import Registry
-from dicode_mcp.runs.logs import Stream
 from dicode_mcp.spec.model import Task
 
 log = logging.getLogger("dicode.preparer")
@@ -201,21 +200,10 @@ class Preparer:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
     async def _help(self, launch: Launch) -> Helped:
-        lines: list[RawLine] = []
-        process = await self._executor.start(launch, lines.extend)
-        try:
-            exit = await process.wait()
-        except asyncio.CancelledError:
-            await process.stop()
-            raise
-        return Helped(exit, _text(lines, "stdout"), _text(lines, "stderr"))
+        return await run_helper(self._executor, launch)
 
     def _show(self, task_id: str, prepared: Prepared) -> None:
         for condition in prepared.conditions:
             first = condition.message.partition("\n")[0]
             log.warning("task/%s %s: %s", task_id, condition.type.value, first)
         self._registry.set_conditions(task_id, OWNER, prepared.conditions)
-
-
-def _text(lines: Sequence[RawLine], stream: Stream) -> str:
-    return "".join(f"{line.text}\n" for line in lines if line.stream == stream)

@@ -84,8 +84,11 @@ class Queue:
         random: Random | None = None,
         run_inputs: RunInputsSpec | None = None,
         budgets: Budgets | None = None,
+        right_lost_by: Callable[[Run], str | None] = lambda run: None,
     ) -> None:
         self._store = store
+        self._right_lost_by = right_lost_by
+        """Gives who asked for a run, or for what it comes of, and may not any more."""
         self._registry = registry
         self._dispatcher = dispatcher
         self._bus = bus
@@ -96,6 +99,8 @@ class Queue:
         self._limits = Limits(registry, dispatcher)
         self._budgets = budgets or Budgets(registry, store, clock, ZoneInfo("UTC"))
         self._fresh: OrderedDict[str, tuple[Run, Payload]] = OrderedDict()
+        self._unended: set[str] = set()
+        """Runs of this process that are surely not over: whoever waits need not ask the store."""
         self._given: dict[str, Task] = {}
         """The tasks of queued runs that are none of those in force."""
         self._waiters: dict[str, set[asyncio.Future[Run]]] = {}
@@ -211,6 +216,7 @@ class Queue:
             return
         if payload is not None:
             self._fresh[run.id] = (run, payload)
+            self._unended.add(run.id)
         if len(self._fresh) > _FRESH_KEPT:
             self._fresh.popitem(last=False)
         self._publish(run)
@@ -240,6 +246,10 @@ class Queue:
         if late is not None:
             await self.finish(run, late)
             return None
+        lost_by = self._right_lost_by(run)
+        if lost_by is not None:
+            await self.finish(run, _forbidden(run, lost_by, self._clock.now_ms()))
+            return None
         entry = self._registry.get(run.task_id)
         task = self._given.pop(run_id, None) or (entry.task if entry else None)
         if task is None:
@@ -254,7 +264,13 @@ class Queue:
         with self._budgets.beginning(task if counts else None) as spent:
             run = await self._start(run, task, spent)
         if payload is None:
-            stored = await self._patiently(run_id, lambda: self._store.get_payload(run_id))
+            try:
+                stored = await self._patiently(run_id, lambda: self._store.get_payload(run_id))
+            except DicodeError as error:
+                if error.code is not Code.SECRETS_LOCKED:
+                    raise
+                await self.finish(run, _unreadable(error, self._clock.now_ms()))
+                return None
             payload = stored or Payload()
         self._publish(run)
         return Claim(run, task, payload, resumed, began_as)
@@ -287,8 +303,9 @@ class Queue:
             async with asyncio.timeout(timeout_s):
                 while True:
                     with self._told(run_id) as halt:
-                        run = await self._existing(run_id)
-                        run = run if _is_due(run, question_after) else await halt
+                        run = None if run_id in self._unended else await self._existing(run_id)
+                        if run is None or not _is_due(run, question_after):
+                            run = await halt
                     if _is_due(run, question_after):
                         return run
         except TimeoutError:
@@ -407,6 +424,7 @@ class Queue:
             is_ours,
         )
         wanted = self._stops_wanted.pop(run.id, None)
+        self._unended.discard(run.id)
         self._publish(stored)
         self._tell(stored)
         return stored if wanted is None else await self.cancel(run.id, wanted)
@@ -524,6 +542,7 @@ class Queue:
 
         # After a refusal (CONFLICT) the run is somebody else's, with its slot and place.
         stored = await self._write_end(run, outcome, write)
+        self._unended.discard(run.id)
         self._budgets.add(spent)
         self._budgets.forget(run.id)
         if run.status is not RunStatus.WAITING:
@@ -667,6 +686,24 @@ def _skip(error: RunError, now_ms: int) -> Outcome:
     return Outcome(RunStatus.SKIPPED, now_ms, reason=error.code, error=error)
 
 
+def _forbidden(run: Run, lost_by: str, now_ms: int) -> Outcome:
+    """Give the end of a run whose asker has lost the right to it since."""
+    who = lost_by.partition("#")[0]
+    if lost_by == run.actor:
+        what = f"{who} asked for this run and may not run {run.task_id} any more"
+    else:
+        # Not which run: who reads this one may not know of that one.
+        what = f"{who}, who asked for what this run comes of, is not in force any more"
+    error = RunError(
+        Reason.FORBIDDEN,
+        what,
+        "whoever may run the task can start it: run_task, or replay_run with this run's id",
+    )
+    began = run.started_at_ms is not None
+    status = RunStatus.CANCELLED if began else RunStatus.SKIPPED
+    return Outcome(status, now_ms, reason=Reason.FORBIDDEN, error=error)
+
+
 def _task_gone(task_id: str, now_ms: int) -> Outcome:
     return Outcome(
         RunStatus.FAILURE,
@@ -678,6 +715,11 @@ def _task_gone(task_id: str, now_ms: int) -> Outcome:
             "call list_tasks to see the tasks there are",
         ),
     )
+
+
+def _unreadable(error: DicodeError, now_ms: int) -> Outcome:
+    told = RunError(Reason.START_FAILED, error.message, error.hint)
+    return Outcome(RunStatus.FAILURE, now_ms, reason=Reason.START_FAILED, error=told)
 
 
 def _caller_gone(now_ms: int) -> Outcome:

@@ -219,9 +219,11 @@ class Registry:
             data={"closest": near} if near else None,
         )
 
-    def unknown_source(self, name: str) -> DicodeError:
-        """Give the error for a source that is not there, with the nearest names."""
-        names = [state.name for state in self.source_states()]
+    def unknown_source(
+        self, name: str, sees: Callable[[str], bool] = lambda source: True
+    ) -> DicodeError:
+        """Give the error for a source that is not there, with the nearest names the caller sees."""
+        names = [state.name for state in self.source_states() if sees(state.name)]
         near = get_close_matches(name, names, n=3)
         shown = ", ".join(names[:_MOST_NAMES]) or "none"
         return DicodeError(

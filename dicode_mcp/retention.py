@@ -132,6 +132,9 @@ class Retention:
             async for step in steps:
                 runs += step.size.runs
                 inputs += step.inputs
+        if self._all_is_read():
+            known = {entry.id for entry in self._registry.entries()}
+            await self._store.forget_accesses(keep=known)
         if runs or inputs:
             log.info("let go of %d old runs", runs, extra={"runs": runs, "inputs": inputs})
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+from dicode_mcp.accesses import AccessBook, Observed, observed
 from dicode_mcp.clock import Clock
-from dicode_mcp.environment import Environment
+from dicode_mcp.environment import Resolved, too_short
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus, LogAppended
-from dicode_mcp.outcome import cpu_ms_of, decide
+from dicode_mcp.outcome import cpu_ms_of, decide, without_secrets
 from dicode_mcp.protocols import (
     Dispatcher,
     Executor,
@@ -26,6 +28,7 @@ from dicode_mcp.protocols import (
     Launch,
     LaunchContext,
     LogQuery,
+    Observing,
     Process,
     RawLine,
     Report,
@@ -35,16 +38,31 @@ from dicode_mcp.protocols import (
     Store,
 )
 from dicode_mcp.queue import Claim, Queue
+from dicode_mcp.runs.accesses import Access, lines_for
 from dicode_mcp.runs.log_room import LogLimits, LogRoom
 from dicode_mcp.runs.logs import Level, LogLine, read_line
-from dicode_mcp.runs.model import Outcome, Reason, Run, RunError, RunStatus
+from dicode_mcp.runs.model import Outcome, Reason, Run, RunError, RunStatus, Trigger
 from dicode_mcp.runs.questions import Draft, pause_line, resume_line
 from dicode_mcp.spec.model import Task
 
 log = logging.getLogger("dicode.runner")
 
+T = TypeVar("T")
+
+
+class Resolver(Protocol):
+    """What gives a run its environment."""
+
+    async def resolve(self, run: Run, task: Task) -> Resolved:
+        """Give the variables of one run, and what must not be seen of them."""
+        ...
+
+
 _REPORT_WAIT_S = 5.0
 _LINE_OVERHEAD = 100
+_MOST_BLOCKED = 20
+_TOLD_LATE = frozenset({"read", "write", "sys"})
+"""Not the environment: libraries look for dozens of variables and do without them."""
 _UNWIND_S = 10.0
 """How long a script that has asked may take to unwind before its process is ended."""
 
@@ -56,6 +74,7 @@ _FAULT = RunError(
 
 _REASONS = {
     Code.SECRET_MISSING: Reason.SECRET_MISSING,
+    Code.SECRETS_LOCKED: Reason.SECRET_MISSING,
     Code.SANDBOX_UNAVAILABLE: Reason.SANDBOX_UNAVAILABLE,
     Code.RUNTIME_UNAVAILABLE: Reason.RUNTIME_UNAVAILABLE,
     Code.INVALID_ARGUMENT: Reason.ENV_MISSING,
@@ -83,6 +102,7 @@ class RunLog:
         self._untaken = 0
         self._wake = asyncio.Event()
         self._closed = False
+        self._blocked: list[str] = []
 
     def sink(self, lines: Sequence[RawLine]) -> None:
         """Take raw lines of the process; never blocks."""
@@ -95,6 +115,14 @@ class RunLog:
         """Add a line of the server's own."""
         self._add(ts_ms, level, message)
         self._wake.set()
+
+    def write_refused(self, ts_ms: int, refused: Sequence[Access]) -> None:
+        """Tell what the run was refused, unless a line of the log has it already."""
+        for access in refused[:_MOST_BLOCKED]:
+            (line,) = lines_for([access]) or [""]
+            if line and not any(line in told for told in self._blocked):
+                text = f"blocked: {access.kind} {access.what} - add to task.yaml: {line}"
+                self.write(ts_ms, Level.SECURITY, text)
 
     def close(self) -> None:
         """Let ``pump`` end once everything taken is stored."""
@@ -133,6 +161,8 @@ class RunLog:
         return batch
 
     def _add(self, ts_ms: int, level: Level, message: str) -> None:
+        if level is Level.SECURITY and len(self._blocked) < 2 * _MOST_BLOCKED:
+            self._blocked.append(message)
         self._seq += 1
         if self._pending_size > self._most_pending:
             self._untaken += 1
@@ -146,6 +176,8 @@ class _Live:
 
     def __init__(self) -> None:
         self.stop_reason: Reason | None = None
+        self.observed: Observed | None = None
+        """What its process used, once that has ended."""
         self._wanted = asyncio.Event()
 
     @property
@@ -157,6 +189,18 @@ class _Live:
         if self.stop_reason is None:
             self.stop_reason = reason
         self._wanted.set()
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Give what ``work`` comes to; None when a stop was wanted first, and it is cancelled."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._wanted.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            doing.cancel()
+            stopping.cancel()
+            await asyncio.wait({doing, stopping})
+        return None if doing.cancelled() else doing.result()
 
     async def watch(self, process: Process, session: Session) -> Exit:
         """Wait for the process, ending its tree when a stop is wanted or it asked and stays."""
@@ -200,13 +244,15 @@ class Runner:
         runtimes: Mapping[str, Runtime],
         executor: Executor,
         sessions: Sessions,
-        environment: Environment,
+        environment: Resolver,
         bus: EventBus,
         clock: Clock,
         scratch: Path,
         instance_id: str,
         log_limits: LogLimits,
+        accesses: AccessBook,
     ) -> None:
+        self._accesses = accesses
         self._queue = queue
         self._dispatcher = dispatcher
         self._store = store
@@ -278,10 +324,22 @@ class Runner:
             self._queue.on_stop(run_id, None)
         if isinstance(outcome, _Pause):
             await self._suspend(claim, outcome, live)
+            await self._note_used(claim, live, ok=True)
             return
         await self._queue.finish(claim.run, outcome)
+        await self._note_used(claim, live, ok=outcome.status is RunStatus.SUCCESS)
         # Nobody waits for this; what a crash leaves of it the next start removes.
         await asyncio.to_thread(shutil.rmtree, self._scratch / run_id, ignore_errors=True)
+
+    async def _note_used(self, claim: Claim, live: _Live, *, ok: bool) -> None:
+        """Keep what the run used; the runs of tests are others'."""
+        if live.observed is None or claim.run.trigger is Trigger.TEST:
+            return
+        seen = live.observed.as_run(claim.run.id, self._clock.now_ms(), ok=ok)
+        try:
+            await self._accesses.note(claim.task.id, seen)
+        except DicodeError as error:
+            log.warning("what a run used could not be noted: %s", error.message)
 
     async def _suspend(self, claim: Claim, pause: _Pause, live: _Live) -> None:
         """Let the run wait; what it leaves is gone before, since an answer starts it at once."""
@@ -342,7 +400,15 @@ class Runner:
         scratch = self._scratch / claim.run.id
         try:
             scratch.mkdir(mode=0o700, parents=True)
-            launch = self._prepare(claim, scratch)
+            resolved = await live.unless_stopped(self._environment.resolve(claim.run, claim.task))
+            if resolved is None:
+                gone = Exit(None, None, stopped=True)
+                return decide(
+                    gone, Report(), now_ms=self._clock.now_ms(), stop_reason=live.stop_reason
+                )
+            launch = self._prepare(claim, scratch, resolved)
+            if resolved.shown:
+                run_log.write(self._clock.now_ms(), Level.WARN, too_short(resolved.shown))
             exit, report = await self._converse(claim, launch, live, run_log)
         except DicodeError as error:
             return self._not_started(error)
@@ -351,14 +417,19 @@ class Runner:
                 DicodeError(Code.INTERNAL, f"the process could not be started: {error.strerror}")
             )
         self._note_losses(exit, run_log)
+        runtime = self._runtimes[claim.task.spec.runtime]
+        live.observed = await observed(claim.task, runtime, launch, exit, report)
+        if isinstance(runtime, Observing):
+            # What such a process noted by itself it did not tell of while it was on.
+            told = [a for a in live.observed.refused if a.kind in _TOLD_LATE]
+            run_log.write_refused(self._clock.now_ms(), told)
         if report.question is not None and not live.cancelled:
             run_log.write(self._clock.now_ms(), Level.INFO, pause_line(report.question))
             return _Pause(report.question, cpu_ms_of(exit))
         if report.question is not None:
             # Cancelled while it unwound: there is nothing it could still have ended with.
             exit = replace(exit, stopped=True)
-        runtime = self._runtimes[claim.task.spec.runtime]
-        return decide(
+        outcome = decide(
             exit,
             report,
             now_ms=self._clock.now_ms(),
@@ -366,9 +437,12 @@ class Runner:
             timeout_s=launch.timeout_s,
             output_schema=claim.task.spec.output_schema,
             explained=runtime.explain(exit, claim.task),
+            refused=live.observed.refused,
         )
+        # After the check against output_schema, which is of what the task returned.
+        return without_secrets(outcome, launch.hide)
 
-    def _prepare(self, claim: Claim, scratch: Path) -> Launch:
+    def _prepare(self, claim: Claim, scratch: Path, resolved: Resolved) -> Launch:
         task = claim.task
         runtime = self._runtimes.get(task.spec.runtime)
         if runtime is None:
@@ -380,22 +454,25 @@ class Runner:
         health = runtime.health()
         if not health.ok:
             raise DicodeError(Code.RUNTIME_UNAVAILABLE, health.message)
-        return runtime.prepare(
+        launch = runtime.prepare(
             LaunchContext(
                 run=claim.run,
                 task=task,
                 payload=claim.payload,
-                env=self._environment.resolve(task),
+                env=resolved.env,
                 scratch=scratch,
                 instance_id=self._instance_id,
             )
         )
+        return replace(launch, hide=resolved.hide)
 
     async def _converse(
         self, claim: Claim, launch: Launch, live: _Live, run_log: RunLog
     ) -> tuple[Exit, Report]:
         where = launch.ipc_path if launch.ipc == "path" else None
-        opened = self._sessions.open(claim.run, claim.task, claim.payload, at=where)
+        opened = self._sessions.open(
+            claim.run, claim.task, claim.payload, at=where, hide=launch.hide
+        )
         async with opened as session:
             process = await self._executor.start(launch, run_log.sink, session.child_fd)
             try:
@@ -415,7 +492,8 @@ class Runner:
             RunStatus.FAILURE,
             self._clock.now_ms(),
             reason=reason,
-            error=RunError(reason, error.message, error.hint),
+            # Which kind of failure a provider's was, where it was one.
+            error=RunError(error.data.get("reason", reason), error.message, error.hint),
         )
 
     def _note_losses(self, exit: Exit, run_log: RunLog) -> None:

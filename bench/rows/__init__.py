@@ -11,6 +11,7 @@ from bench.rows import (
     gate,
     git,
     hooks,
+    hostile,
     idle,
     logs,
     prune,
@@ -36,6 +37,7 @@ ALL: tuple[Row, ...] = (
     table.ROW,
     prune.ROW,
     logs.ROW,
+    hostile.ROW,
 )
 
 

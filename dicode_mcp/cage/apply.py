@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-VERSION = 1
+VERSION = 2
 REFUSED_EXIT = 125
 _HIGHEST_FD = 0xFFFFFFFF
 
@@ -36,7 +36,7 @@ def apply(plan: dict[str, Any], control: int, *, born: tuple[int, int] | None = 
     """Put this process into its cage. Ends it, after telling why, when that cannot be done.
 
     ``control`` is a socket to the server; it is closed here, as is every descriptor that the plan
-    does not keep. There must be no second thread.
+    does not keep, but for a process that is to wait for its run. There must be no second thread.
     ``born``, its user and group: this process was born in the plan's namespaces, as their first.
     """
     try:
@@ -53,7 +53,8 @@ def apply(plan: dict[str, Any], control: int, *, born: tuple[int, int] | None = 
     except OSError as error:
         refuse(control, "start", error)
     tell(control, '{"ready": true}')
-    os.close(control)
+    if not plan["waits"]:
+        os.close(control)
 
 
 def refuse(control: int, step: str, error: OSError) -> NoReturn:
@@ -102,20 +103,27 @@ def _separate(plan: dict[str, Any], control: int, born: tuple[int, int] | None) 
         _step("parent", namespaces.die_with_parent)
     if plan["tree"]:
         _step("files", tree.build, plan["tree"]["entries"], plan["tree"]["at"], 1 << 20)
+    hears, tells = os.pipe() if plan["waits"] else (-1, -1)
     task = os.fork()
     if task:
-        _close_all([control])
+        _close_all([control, *([hears] if plan["waits"] else [])])
         if born is not None:
             guard.stay()
-        guard.own(task, control, plan["watch_memory"])
+        if plan["waits"]:
+            guard.rest(hears)
+        guard.own(task, control, plan["watched"])
+    plan["begun"] = tells
 
 
 def _confine(plan: dict[str, Any], control: int) -> None:
     """Take from this process what the plan does not grant, the right to take part last."""
-    _close_all([0, 1, 2, control, *plan["keep"]])
+    if plan["told_must"]:
+        from dicode_mcp.cage import network
+
+        assert network  # to be found once files cannot be
+    begun = [plan["begun"]] if plan["waits"] else []
+    _close_all([0, 1, 2, control, *begun, *plan["keep"]])
     _step("folder", os.chdir, plan["cwd"])
-    if plan["uid"] is not None:
-        _step("user", _become, plan["uid"])
     _step("limits", limits.apply, plan["rlimits"])
     _step("rights", namespaces.drop_rights)
     _step("memory", namespaces.show_memory)
@@ -126,6 +134,9 @@ def _confine(plan: dict[str, Any], control: int) -> None:
             "landlock",
             lambda: landlock.restrict(rules, ports=walls["ports"], scoped=walls["scoped"]),
         )
+    if plan["told_must"]:
+        _step("calls", _must_be_told, plan["told_seccomp"], control)
+        return
     if plan["told_seccomp"] and _install_told(plan["told_seccomp"], control):
         return
     if plan["seccomp"]:
@@ -143,21 +154,19 @@ def _install_told(code: bytes, control: int) -> bool:
 
     That is impossible where somebody listens in this way already (some containers).
     """
-    from dicode_mcp.cage import network
-
     try:
-        heard = seccomp.install_told(code)
+        _must_be_told(code, control)
     except OSError:
         return False
-    network.send(control, '{"calls": true}', [heard])
-    os.close(heard)
     return True
 
 
-def _become(uid: int) -> None:
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
+def _must_be_told(code: bytes, control: int) -> None:
+    from dicode_mcp.cage import network
+
+    heard = seccomp.install_told(code)
+    network.send(control, '{"calls": true}', [heard])
+    os.close(heard)
 
 
 def _step(name: str, act: Any, *args: Any) -> None:

@@ -101,13 +101,18 @@ def _say(channel: socket.socket, text: str) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    data, fds = _read_fds(channel, 4096)
+    return (marshal.loads(data) if data else None), fds
+
+
+def _read_fds(channel: socket.socket, most: int) -> tuple[bytes, list[int]]:
     size = array("i").itemsize * _FDS
-    data, extra, _, _ = channel.recvmsg(4096, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
+    data, extra, _, _ = channel.recvmsg(most, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
     fds = array("i")
     for level, kind, content in extra:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return (marshal.loads(data) if data else None), list(fds)
+    return data, list(fds)
 
 
 def _mark(marks: bytes) -> None:
@@ -185,4 +190,25 @@ def _be(fds: list[int], born: bool) -> None:
     plan = start.read(file)
     cage.apply(plan, control, born=_user if born else None)
     gc.enable()
+    if plan["waits"]:
+        _await_run(plan, control)
     ending.end(lambda: start.become(plan, ending.remember))
+
+
+def _await_run(plan: dict[str, Any], control: int) -> None:
+    """Wait for the run that this process is to be, and take what it is given.
+
+    Ends the process when the server does not want it any more.
+    """
+    way = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control)
+    data, fds = _read_fds(way, 1)
+    if not data:
+        os._exit(0)
+    file, ipc = fds
+    way.close()
+    os.close(plan["begun"])
+    os.dup2(ipc, IPC)
+    os.close(ipc)
+    given = start.read(file)
+    plan["env"] = given["env"]
+    _mark(given["marks"])

@@ -2,14 +2,17 @@
 
 The keeper is the one the server started; it ends when the cage is empty. The first process owns
 the cage: its end is the end of everything in there. It reaps what loses its parent, tells how the
-task ended, gives what outlived it a moment, and watches memory where the kernel has no group for
-it.
+task ended, gives what outlived it a moment, and watches what all use where the kernel has no
+group for them.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import time
+
+from dicode_mcp.cage.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +23,6 @@ else:
     import _signal as signal
 
 _LEFTOVER_GRACE_S = 1.0
-_LOOK_S = 0.1
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def keep(first: int) -> None:
@@ -40,17 +41,25 @@ def stay() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def own(task: int, report: int, memory: int | None) -> None:
+def rest(begun: int) -> None:
+    """Wait until the other end of a pipe is closed: the task's process has begun, or has ended."""
+    os.read(begun, 1)
+    os.close(begun)
+
+
+def own(task: int, report: int, watched: dict[str, Any] | None) -> None:
     """Be the first process: wait for the task, clear up, tell the server. Never returns.
 
-    ``memory`` is a limit in bytes on what all processes inside hold together, to be watched here.
+    ``watched`` are limits on what all processes inside use together, to be watched here.
     """
-    watch = _Watch(memory) if memory else None
+    watch = Watch(watched["limits"], watched["ends"], _send_all) if watched else None
     status, rss = _await_task(task, watch)
     left = _clear()
-    told = f'{{"end": {status}, "max_rss": {rss}, "strays": {left}'
+    told = f'{{"end": {status}, "max_rss": {rss}, "strays": {left}, "cpu": {_spent():.6f}'
     if watch is not None and watch.broken:
-        told += ', "limit": "memory"'
+        told += f', "limit": "{watch.broken}"'
+    if watch is not None and watch.met:
+        told += f', "met": "{watch.met}"'
     try:
         os.write(report, (told + "}\n").encode())
     except OSError:
@@ -58,28 +67,17 @@ def own(task: int, report: int, memory: int | None) -> None:
     os._exit(_code(status))
 
 
-class _Watch:
-    """Looks at the memory of all processes inside, and ends them when it is too much."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.broken = False
-
-    def look(self) -> None:
-        if sum(_memory(pid) for pid in _others()) > self._limit:
-            self.broken = True
-            os.kill(-1, signal.SIGKILL)
-
-
-def _await_task(task: int, watch: _Watch | None) -> tuple[int, int]:
+def _await_task(task: int, watch: Watch | None) -> tuple[int, int]:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     while True:
         pid, status, usage = os.wait4(-1, os.WNOHANG if watch else 0)
         if pid == task:
+            if watch:
+                watch.last(_others())
             return status, usage.ru_maxrss * 1024
         if pid == 0 and watch:
-            watch.look()
-            signal.sigtimedwait({signal.SIGCHLD}, _LOOK_S)
+            watch.look(_others(), _ended())
+            signal.sigtimedwait({signal.SIGCHLD}, watch.pause)
 
 
 def _clear() -> int:
@@ -99,6 +97,28 @@ def _clear() -> int:
         signal.sigtimedwait({signal.SIGCHLD}, 0.02)
 
 
+def _spent() -> float:
+    """Give the processor time in seconds of this process and of all it has waited for."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime + _ended()
+
+
+def _ended() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _others() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
+def _send_all(number: int) -> None:
+    try:
+        os.kill(-1, number)
+    except ProcessLookupError:
+        pass  # the last one has just ended
+
+
 def _reap() -> bool:
     """Collect the dead; tells whether anyone is left."""
     while True:
@@ -114,19 +134,6 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def _others() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-
-
-def _memory(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-            fields: list[Any] = file.read().split()
-        return (int(fields[1]) - int(fields[2])) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _code(status: int) -> int:

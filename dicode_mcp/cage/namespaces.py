@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from dicode_mcp.cage.syscalls import Buffer, prctl, syscall
+from dicode_mcp.cage.syscalls import Buffer, prctl, prctl_each, syscall
 
 FLAGS = {
     "mount": 0x00020000,
@@ -99,11 +99,8 @@ def show_memory() -> None:
 
 def drop_rights() -> None:
     """Give up every capability for ever, also those that uid 0 would get by a new program."""
-    for capability in range(_LAST_CAPABILITY + 1):
-        try:
-            prctl(_PR_CAPBSET_DROP, capability)
-        except OSError:
-            break  # EINVAL: the last one was before. EPERM: it has no rights to lose
+    # Ends at EINVAL: the last one was before; or EPERM: it has no rights to lose.
+    prctl_each(_PR_CAPBSET_DROP, range(_LAST_CAPABILITY + 1))
     try:
         prctl(_PR_SET_SECUREBITS, _SECURE_NO_ROOT)
     except PermissionError:

@@ -5,12 +5,14 @@ Run as ``python -I -S cage/__main__.py probe <empty folder>``; writes one JSON o
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from _struct import pack
 
 from dicode_mcp.cage import landlock, namespaces, seccomp, tree
-from dicode_mcp.cage.syscalls import machine, number
+from dicode_mcp.cage.syscalls import machine, number, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def main(args: Sequence[str]) -> None:
         number("seccomp")
         found["landlock"] = landlock.abi()
         found["seccomp"] = _try(_seccomp)
+        found["told"] = _try(_told)
         found["user"] = _try(lambda: namespaces.enter(["user"]))
         found["net"] = _try(lambda: _net(["user"]))
         found["files"] = _try(lambda: _files(["user"], folder))
@@ -45,6 +48,23 @@ def _seccomp() -> None:
     except PermissionError:
         return
     raise OSError(38, "a filter was taken and does not hold")
+
+
+def _told() -> None:
+    """Ask for notices of calls, and whether their caller can be given descriptors (Linux 5.9)."""
+    heard = seccomp.install_told(
+        seccomp.program(
+            families=(), exec=False, meta=True, signals=True, unsealed=False, told=True, led=True
+        )
+    )
+    try:
+        syscall("ioctl", heard, _ADD_DESCRIPTOR, pack("=QIIII", 0, 0, heard, 0, 0))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+_ADD_DESCRIPTOR = 0x40182103
 
 
 def _net(more: list[str]) -> None:

@@ -29,9 +29,17 @@ _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 _CLONE_NAMESPACES = 0x7E020000
 _STREAM, _DGRAM, _SEQPACKET = 1, 2, 5
 _TYPE_MASK = 0xF
+_TCP = 6
+_FAST_OPEN = 0x20000000
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
 _NOEXEC_SEAL = 0x8
 _PR_SET_MM = 35
+_OWNERS_RIGHTS = 0o6000
+"""The bits by which a program runs with the rights of who made it."""
+_CREATES = 0o100 | 0o20000000
+"""``O_CREAT`` and ``O_TMPFILE``: a mode counts with them alone."""
+_MODES = (("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2), ("creat", 1))
+_OPENS = (("open", 1, 2), ("openat", 2, 3))
 
 REFUSED = (
     # Other processes.
@@ -52,8 +60,9 @@ REFUSED = (
     "settimeofday clock_settime clock_adjtime adjtimex"
 ).split()
 
-NOT_THERE = "clone3 io_uring_setup io_uring_enter io_uring_register".split()
-"""Libraries do without these: glibc starts threads by ``clone``, whose flags can be looked at."""
+NOT_THERE = "clone3 openat2 io_uring_setup io_uring_enter io_uring_register".split()
+"""Libraries do without these: glibc starts threads by ``clone``, whose flags can be looked at, and
+opens files by ``openat``, whose mode can be."""
 
 META = (
     "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat "
@@ -63,6 +72,17 @@ META = (
 """What changes a file without opening it. Landlock does not see it; read-only mounts do."""
 
 SIGNALS = "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal".split()
+
+OF_OTHERS = (
+    ("prlimit64", 0),
+    ("sched_setaffinity", 0),
+    ("sched_setattr", 0),
+    ("sched_setparam", 0),
+    ("sched_setscheduler", 0),
+    ("setpriority", 1),
+    ("ioprio_set", 1),
+)
+"""What can be done to other processes of the same user, and which argument names them; 0: none."""
 
 EXEC = ("execve", "execveat")
 
@@ -103,6 +123,15 @@ class Filter:
     def deny_bits(self, name: str, argument: int, bits: int, errno: int = EPERM) -> None:
         """Refuse a call when any of ``bits`` is set in the low half of an argument."""
         self._on(name, [(_LOAD, 0, 0, _low(argument)), (_ANY_BIT, 0, 1, bits), _refusal(errno)])
+
+    def deny_bits_with(
+        self, name: str, given: tuple[int, int], argument: int, bits: int, errno: int = EPERM
+    ) -> None:
+        """Do so where another argument has some bits too: ``given`` is which, and its bits."""
+        with_, needed = given
+        rule = [(_LOAD, 0, 0, _low(with_)), (_ANY_BIT, 0, 3, needed)]
+        rule += [(_LOAD, 0, 0, _low(argument)), (_ANY_BIT, 0, 1, bits), _refusal(errno)]
+        self._on(name, rule)
 
     def need_bits(self, name: str, argument: int, bits: int, errno: int = EPERM) -> None:
         """Refuse a call when none of ``bits`` is set in an argument."""
@@ -165,6 +194,8 @@ def program(
     signals: bool,
     unsealed: bool,
     told: bool = False,
+    led: bool = False,
+    alone: bool = True,
     arch: str | None = None,
 ) -> bytes:
     """Assemble a filter.
@@ -172,7 +203,10 @@ def program(
     ``families`` are the address families of ``socket`` that stay; ``exec`` keeps starting
     programs, ``unsealed`` memory files that can be run as programs; ``meta`` keeps changing files
     without opening them, ``signals`` those to other processes. ``told`` makes each ``connect``
-    wait for the word of who listens (``install_told``).
+    wait for the word of who listens (``install_told``). ``led``, with it: whoever listens makes
+    every connection, so nothing may lead past it: no other socket than one of TCP, no connection
+    by sending, none from outside. Where a run is not ``alone`` among processes, it may not set the
+    limits and priorities of others.
     """
     made = Filter(arch or machine())
     made.start()
@@ -183,6 +217,11 @@ def program(
     if not exec:
         for name in EXEC:
             made.deny(name)
+    # What a run leaves in a granted folder is outside of its cage.
+    for name, mode in _MODES if meta else (("creat", 1),):
+        made.deny_bits(name, mode, _OWNERS_RIGHTS)
+    for name, flags, mode in _OPENS:
+        made.deny_bits_with(name, (flags, _CREATES), mode, _OWNERS_RIGHTS)
     made.deny_bits("clone", 0, _CLONE_NAMESPACES)
     made.deny_values("ioctl", 1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD))
     made.deny_values("prctl", 0, (_PR_SET_MM,))
@@ -192,8 +231,23 @@ def program(
     made.only_values("socket", 0, families, EAFNOSUPPORT if not families else EACCES)
     if told:
         made.tell("connect")
-    made.only_values("socket", 1, (_STREAM, _DGRAM, _SEQPACKET), EPERM, mask=_TYPE_MASK)
+    kinds = (_STREAM,) if led else (_STREAM, _DGRAM, _SEQPACKET)
+    made.only_values("socket", 1, kinds, EPERM, mask=_TYPE_MASK)
+    if led:
+        _lead(made)
+    if not alone:
+        for name, argument in OF_OTHERS:
+            made.only_values(name, argument, (0,))
     return made.finish()
+
+
+def _lead(made: Filter) -> None:
+    # Not MPTCP or SCTP, which Landlock does not know for TCP.
+    made.only_values("socket", 2, (0, _TCP), EACCES)
+    for name, argument in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
+        made.deny_bits(name, argument, _FAST_OPEN, EACCES)
+    for name in ("bind", "listen"):
+        made.deny(name, EACCES)
 
 
 def install(code: bytes) -> None:

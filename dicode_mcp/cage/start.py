@@ -7,6 +7,7 @@ import os
 import sys
 
 from dicode_mcp.cage import apply as cage
+from dicode_mcp.cage import ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def start(plan_fd: int, control: int) -> None:
         os._exit(cage.REFUSED_EXIT)
     plan = read(plan_fd)
     cage.apply(plan, control)
-    become(plan)
+    ending.end(lambda: become(plan, ending.remember))
 
 
 def read(fd: int) -> dict[str, Any]:
@@ -38,6 +39,9 @@ def become(plan: dict[str, Any], ready: Callable[[], None] | None = None) -> Non
     """
     entry = plan["entry"]
     if entry["kind"] == "exec":
+        if entry["hears"]:
+            os.dup2(plan["keep"][0], 0)
+            os.close(plan["keep"][0])
         os.execve(entry["argv"][0], entry["argv"], plan["env"])
     os.environ.clear()
     os.environ.update(plan["env"])

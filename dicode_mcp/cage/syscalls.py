@@ -18,6 +18,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "acct": (163, 89),
     "add_key": (248, 217),
     "adjtimex": (159, 171),
+    "bind": (49, 200),
     "bpf": (321, 280),
     "capset": (126, 91),
     "chmod": (90, -1),
@@ -29,6 +30,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
     "close_range": (436, 436),
     "connect": (42, 203),
+    "creat": (85, -1),
     "create_module": (174, -1),
     "delete_module": (176, 106),
     "execve": (59, 221),
@@ -56,6 +58,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "ioctl": (16, 29),
     "ioperm": (173, -1),
     "iopl": (172, -1),
+    "ioprio_set": (251, 30),
     "kcmp": (312, 272),
     "kexec_file_load": (320, 294),
     "kexec_load": (246, 104),
@@ -65,6 +68,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "landlock_create_ruleset": (444, 444),
     "landlock_restrict_self": (446, 446),
     "lchown": (94, -1),
+    "listen": (50, 201),
     "lookup_dcookie": (212, 18),
     "lremovexattr": (198, 15),
     "lsetxattr": (189, 6),
@@ -80,9 +84,11 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "move_pages": (279, 239),
     "name_to_handle_at": (303, 264),
     "nfsservctl": (180, 42),
+    "open": (2, -1),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
     "open_tree_attr": (467, 467),
+    "openat": (257, 56),
     "openat2": (437, 437),
     "perf_event_open": (298, 241),
     "personality": (135, 92),
@@ -105,10 +111,18 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "request_key": (249, 218),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
     "seccomp": (317, 277),
+    "sendmmsg": (307, 269),
+    "sendmsg": (46, 211),
+    "sendto": (44, 206),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
     "setns": (308, 268),
+    "setpriority": (141, 140),
     "settimeofday": (164, 170),
     "setxattr": (188, 5),
     "setxattrat": (463, 463),
@@ -137,6 +151,8 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """How seccomp names the architectures that there are numbers for."""
 
 _COLUMN = {"x86_64": 0, "aarch64": 1}
+_HERE = _COLUMN.get(os.uname().machine)
+"""Looked up once: to ask the kernel before each call doubles their number."""
 
 
 def machine() -> str:
@@ -146,7 +162,7 @@ def machine() -> str:
 
 def number(name: str, arch: str | None = None) -> int:
     """Give a call's number, -1 where there is none. Raises ``OSError`` for an unknown machine."""
-    column = _COLUMN.get(arch or machine())
+    column = _HERE if arch is None else _COLUMN.get(arch)
     if column is None:
         raise OSError(38, f"no table of system calls for {machine()}")
     return NUMBERS[name][column]
@@ -207,6 +223,14 @@ class Buffer:
 
     def __bytes__(self) -> bytes:
         return bytes(self._data)
+
+
+def prctl_each(option: int, values: range) -> None:
+    """Call ``prctl`` for one value after the other, until one is refused."""
+    call, what, zero = _Long(number("prctl")), _Long(option), _Long(0)
+    for value in values:
+        if _raw(call, what, _Long(value), zero, zero, zero) < 0:
+            return
 
 
 def prctl(option: int, *args: int) -> int:

@@ -34,9 +34,10 @@ def build(entries: list[list[Any]], at: str, size: int) -> None:
     """
     syscall("mount", b"none", b"/", None, _REC | _PRIVATE, None)
     _mount("tmpfs", at, _NOSUID | _NODEV, f"mode=755,size={size}")
+    making = _Making(at)
     for entry in entries:
         try:
-            _MAKERS[entry[0]](at, *entry[1:])
+            _MAKERS[entry[0]](making, *entry[1:])
         except OSError as error:
             raise OSError(error.errno, error.strerror, entry[0], None, entry[1]) from None
     _set(at, 0, _ATTR["ro"] | _ATTR["nosuid"] | _ATTR["nodev"])
@@ -47,25 +48,50 @@ def build(entries: list[list[Any]], at: str, size: int) -> None:
     os.chdir("/")
 
 
-def _folder(at: str, path: str) -> None:
-    os.makedirs(at + path, 0o755, exist_ok=True)
+class _Making:
+    """The tree at ``at``, and which of its folders are there: to ask costs more than to know."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self._folders = {"", "/"}
+
+    def folder(self, path: str) -> str:
+        """Make a folder and those above it; gives its place outside of the tree."""
+        if path not in self._folders:
+            self.folder(os.path.dirname(path))
+            try:
+                os.mkdir(self.at + path, 0o755)
+            except OSError:
+                if not os.path.isdir(self.at + path):
+                    raise
+            self._folders.add(path)
+        return self.at + path
+
+    def below(self, path: str) -> str:
+        """Make the folder that a path is in; gives the path's place outside of the tree."""
+        self.folder(os.path.dirname(path))
+        return self.at + path
+
+    def cover(self, path: str) -> None:
+        """Note that something is shown over a folder: what was made below it is not seen."""
+        self._folders = {each for each in self._folders if not each.startswith(path + "/")}
 
 
-def _link(at: str, path: str, target: str) -> None:
-    _folder(at, os.path.dirname(path))
-    os.symlink(target, at + path)
+def _link(making: _Making, path: str, target: str) -> None:
+    os.symlink(target, making.below(path))
 
 
-def _file(at: str, path: str, text: str) -> None:
-    _folder(at, os.path.dirname(path))
-    fd = os.open(at + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+def _file(making: _Making, path: str, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(making.below(path), flags, 0o644)
     try:
-        os.write(fd, text.encode("utf-8", "surrogateescape"))
+        if text:
+            os.write(fd, text.encode("utf-8", "surrogateescape"))
     finally:
         os.close(fd)
 
 
-def _bind(at: str, path: str, attributes: str, must: bool) -> None:
+def _bind(making: _Making, path: str, attributes: str, must: bool) -> None:
     """Show a place of the old tree; its path has no links left, or somebody has changed it."""
     try:
         fd = _open_plainly(path)
@@ -75,9 +101,9 @@ def _bind(at: str, path: str, attributes: str, must: bool) -> None:
         return
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            _folder(at, path)
-        elif not os.path.exists(at + path):
-            _file(at, path, "")
+            making.folder(path)
+        elif not os.path.exists(making.at + path):
+            _file(making, path, "")
         tree = syscall("open_tree", fd, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | _AT_RECURSIVE)
     finally:
         os.close(fd)
@@ -86,8 +112,9 @@ def _bind(at: str, path: str, attributes: str, must: bool) -> None:
         for name in attributes.split():
             wanted |= _ATTR[name]
         _set_tree(tree, wanted)
-        target = (at + path).encode() + b"\0"
+        target = (making.at + path).encode() + b"\0"
         syscall("move_mount", tree, b"", _AT_FDCWD, target, _MOVE_EMPTY_PATH)
+        making.cover(path)
     finally:
         os.close(tree)
 
@@ -97,29 +124,29 @@ def _open_plainly(path: str) -> int:
     return syscall("openat2", _AT_FDCWD, os.fsencode(path) + b"\0", how, len(how))
 
 
-def _memory(at: str, path: str, size: int) -> None:
-    _folder(at, path)
-    _mount("tmpfs", at + path, _NOSUID | _NODEV | _NOEXEC, f"mode=1777,size={size}")
+def _memory(making: _Making, path: str, size: int) -> None:
+    flags = _NOSUID | _NODEV | _NOEXEC
+    _mount("tmpfs", making.folder(path), flags, f"mode=1777,size={size}")
+    making.cover(path)
 
 
-def _processes(at: str, path: str, whole: bool) -> None:
+def _processes(making: _Making, path: str, whole: bool) -> None:
     """Show the run's own processes, and only with ``whole`` the machine's memory and processors."""
-    _folder(at, path)
+    at = making.folder(path)
     flags = _NOSUID | _NODEV | _NOEXEC
     try:
-        _mount("proc", at + path, flags, _OWN if whole else f"{_OWN},subset=pid")
+        _mount("proc", at, flags, _OWN if whole else f"{_OWN},subset=pid")
     except OSError:
         # A kernel before 5.8.
-        _mount("proc", at + path, flags, "")
+        _mount("proc", at, flags, "")
     # uid 0 may write kernel settings by the files' owner alone.
-    _set(at + path, 0, _ATTR["ro"])
+    _set(at, 0, _ATTR["ro"])
 
 
 _OWN = "hidepid=ptraceable"
 """Who may not look into a process does not see it: so not those that stand by the run."""
 
 _MAKERS: dict[str, Any] = {
-    "folder": _folder,
     "link": _link,
     "file": _file,
     "bind": _bind,

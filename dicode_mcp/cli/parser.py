@@ -37,6 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     _runs(commands)
     _sources(commands)
     _registries(commands)
+    _secrets(commands)
+    _keys(commands)
+    _passphrase(commands)
+    _permissions(commands)
+    _audit(commands)
+    _backup(commands)
     _service(commands)
     _setup(commands)
     return parser
@@ -309,6 +315,7 @@ def _runs(commands: Commands) -> None:
     runs.add_argument("--status", choices=RUN_STATUSES, metavar="STATUS", help="e.g. failure")
     runs.add_argument("--since", metavar="WHEN", help="an ISO 8601 time, or a span such as 2h")
     runs.add_argument("--tree", metavar="RUN", help="show what led to a run, and what it led to")
+    runs.add_argument("--given", metavar="RUN", help="show what a run began with, secrets left out")
     _page_options(runs)
     logs = commands.add("logs", "logs:logs", "show the log of a run")
     logs.add_argument("run", help="the run's id")
@@ -421,6 +428,136 @@ def _registries(commands: Commands) -> None:
         "--allow-private",
         action="store_true",
         help="URLs may lead to a private network: a registry for one company",
+    )
+
+
+def _secrets(commands: Commands) -> None:
+    secrets = commands.under(commands.add("secrets", None, "keep values that tasks need to know"))
+    put = secrets.add(
+        "set",
+        "secrets:set_secret",
+        "set a secret; its value is asked for, or read from standard input",
+        description="Set a secret. The value is asked for without showing it, or read from"
+        " standard input (one line end at its end is no part of it).\nIt is never an argument.",
+    )
+    put.add_argument("name", metavar="NAME", help="as env entries say it: {secret: NAME}")
+    place = put.add_mutually_exclusive_group()
+    place.add_argument("--from-env", metavar="VAR", help="a variable of the server's environment")
+    place.add_argument("--from-file", metavar="PATH", help="a file on the server's machine")
+    secrets.add("list", "secrets:list_secrets", "list the names, and who uses them")
+    delete = secrets.add("delete", "secrets:delete", "forget a secret for good")
+    delete.add_argument("name", metavar="NAME", help="the secret's name")
+    secrets.add(
+        "rotate",
+        "secrets:rotate",
+        "make a new master key and seal every secret with it",
+        description="Make a new master key, seal every secret with it, then forget the old key."
+        "\nBackups made before need the key that was saved with them.",
+    )
+
+
+def _keys(commands: Commands) -> None:
+    keys = commands.under(commands.add("keys", None, "let others call the server over HTTP"))
+    create = keys.add(
+        "create",
+        "keys:create",
+        "make a key; it is shown once",
+        description="Make a key for the HTTP side. A scope is a verb (read run author approve"
+        " secrets admin) for all tasks, or VERB:GLOB for those that the glob names, e.g."
+        " run:infra/*. No verb implies another; whoever may act on a task may read it.",
+    )
+    create.add_argument("--name", required=True, metavar="N", help="who gets it, for the audit log")
+    create.add_argument(
+        "--scopes", required=True, nargs="+", metavar="V[:GLOB]", help="what it may do"
+    )
+    create.add_argument("--expires", metavar="AGE", help="how long it lasts, e.g. 90d")
+    keys.add("list", "keys:list_keys", "list the keys, their scopes and their last use")
+    revoke = keys.add("revoke", "keys:revoke", "end a key at once")
+    revoke.add_argument("key", metavar="KEY", help="its id or name")
+
+
+def _passphrase(commands: Commands) -> None:
+    passphrase = commands.under(
+        commands.add("passphrase", None, "let the owner log in to the pages in a browser")
+    )
+    passphrase.add(
+        "set",
+        "passphrase:set_passphrase",
+        "set the passphrase, from a prompt or standard input",
+        description="Set the passphrase with which you log in at /login. Whoever is logged in is"
+        " logged out.",
+    )
+
+
+def _permissions(commands: Commands) -> None:
+    permissions = commands.under(
+        commands.add("permissions", None, "what tasks use of what they may do")
+    )
+    suggest = permissions.add(
+        "suggest",
+        "permissions:suggest",
+        "write the smallest permissions a task needs",
+        description="Write the smallest permissions block for a task, to paste into its task.yaml,"
+        " from what\nits last 20 runs used and were refused. Notes go to standard error.",
+    )
+    suggest.add_argument("id", metavar="TASK", help="the task")
+    suggest.add_argument("--diff", action="store_true", help="show the change to what is declared")
+
+
+def _audit(commands: Commands) -> None:
+    audit = commands.add(
+        "audit",
+        "audit:audit",
+        "show who did what to the server",
+        description="Show the audit log: every control action and refused call, newest first.",
+    )
+    audit.add_argument("--action", metavar="NAME", help="only this action, e.g. run_task")
+    audit.add_argument(
+        "--actor",
+        metavar="NAME",
+        help="only this actor, e.g. local, or those that begin so: key:ci*",
+    )
+    audit.add_argument("--target", metavar="T", help="only this target; ends with * for its start")
+    audit.add_argument("--since", metavar="WHEN", help="an ISO 8601 time, or a span such as 2h")
+    _page_options(audit)
+    whole = audit.add_mutually_exclusive_group()
+    whole.add_argument(
+        "--export", metavar="FILE", help="write what matches as JSON lines, oldest first; - prints"
+    )
+    whole.add_argument(
+        "--verify", action="store_true", help="check that no entry was changed or taken out"
+    )
+    audit.add_argument(
+        "--offline", action="store_true", help="with --verify: check the data dir without a server"
+    )
+    audit.add_argument("--backup", metavar="FILE", help="with --verify: check a backup's audit log")
+    audit.add_argument("--key", metavar="FILE2", help="with these: the master key, if it is apart")
+
+
+def _backup(commands: Commands) -> None:
+    backup = commands.add(
+        "backup",
+        "backup:backup",
+        "save the server's state into a file",
+        description="Save runs, secrets (sealed), keys, approvals, the audit log, installed tasks"
+        "\nand the config file. It works while the server runs and without one. The master key"
+        " is never in it.",
+    )
+    backup.add_argument("file", metavar="FILE", help="where to; by habit it ends with .tar.gz")
+    backup.add_argument("--key", metavar="FILE2", help="save the master key too, apart, mode 600")
+    backup.add_argument("--logs", action="store_true", help="with the log lines of runs")
+    backup.add_argument("--force", action="store_true", help="replace files that are there")
+    restore = commands.add(
+        "restore",
+        "backup:restore",
+        "bring the server's state back from a file",
+        description="Make a data dir from what `dicode backup` wrote. No server may use it"
+        " meanwhile.",
+    )
+    restore.add_argument("file", metavar="FILE", help="what `dicode backup` wrote")
+    restore.add_argument("--key", metavar="FILE2", help="the master key that was saved apart")
+    restore.add_argument(
+        "--force", action="store_true", help="also where there is a state: it is put aside"
     )
 
 

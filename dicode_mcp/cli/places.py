@@ -70,12 +70,13 @@ def find_places(
     chosen = data_dir or env.get(DATA_DIR_VARIABLE)
     if chosen:
         return Places(_absolute(chosen, home, cwd), named)
-    found = named or _find_config(env, home, cwd)
+    found = named or find_config(env, home, cwd)
     configured = _configured_data_dir(found, home) if found else None
     return Places(configured or os.path.join(home, ".dicode"), named)
 
 
-def _find_config(env: Mapping[str, str], home: str, cwd: str) -> str | None:
+def find_config(env: Mapping[str, str], home: str, cwd: str) -> str | None:
+    """Give the config file that is read when none is named; None when there is none."""
     from_env = env.get(CONFIG_VARIABLE)
     if from_env:
         return _absolute(from_env, home, cwd)

@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from dicode_mcp.config.addresses import check_network, check_public_url
+from dicode_mcp.config.oauth import OAuthConfig
 from dicode_mcp.config.support import sentences
 from dicode_mcp.spec.base import Findings, Model, Raw, checked
 from dicode_mcp.spec.fields import (
     Duration,
     Flag,
     Line,
+    Number,
     Positive,
     PositiveDuration,
     PositiveSize,
@@ -169,6 +171,20 @@ class ServerConfig(Model):
     trusted_proxies: tuple[Annotated[Line, AfterValidator(checked(check_network))], ...] = ()
     max_body: PositiveSize = 5 * 2**20
     allow_local_git: Flag = False
+    oauth: OAuthConfig | None = None
+
+    @classmethod
+    def rules(cls, raw: Raw, findings: Findings) -> None:
+        """Want to know for whom a token must be: one for another server is none for this."""
+        oauth = raw.get("oauth")
+        if not isinstance(oauth, Mapping) or raw.get("public_url"):
+            return
+        if not cast("Mapping[str, Any]", oauth).get("audience"):
+            findings.add(
+                ("oauth", "audience"),
+                "is required without server.public_url",
+                "add what the provider writes into `aud` of this server's tokens",
+            )
 
 
 class RetentionConfig(Model):
@@ -207,13 +223,17 @@ def _half_of_memory() -> int:
 class ExecutionConfig(Model):
     """How runs are carried out. ``drain`` is how long a stop waits for them, in seconds.
 
-    ``max_memory`` (bytes) and ``max_pids`` (processes and threads) are the most one run gets.
+    ``max_memory`` (bytes), ``max_pids`` (processes and threads) and ``max_cpu`` (processors) are
+    the most one run gets. ``standby`` is how many processes may wait for the next runs of tasks
+    that run often, 0 for none.
     """
 
     max_concurrent_runs: Positive = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
     sandbox: Literal["strict", "best_effort", "off"] = "strict"
     max_memory: PositiveSize = Field(default_factory=_half_of_memory)
     max_pids: Positive = 512
+    max_cpu: Annotated[Number, Field(gt=0)] | None = None
+    standby: Annotated[int, Field(ge=0, le=64, strict=True)] = 4
     drain: Duration = 20.0
     max_log_bytes: PositiveSize = 10 * 2**20
     max_log_lines: Positive = 100_000

@@ -19,10 +19,6 @@ TABLE: tuple[tuple[str, Callable[[Config], object]], ...] = (
     ),
     ("database: this build keeps its state in SQLite only", lambda c: c.database.type != "sqlite"),
     (
-        "secrets.providers: this build has no secrets store",
-        lambda c: "secrets" in c.model_fields_set,
-    ),
-    (
         "defaults: timeout is not applied by this build",
         lambda c: "timeout" in c.defaults.model_fields_set,
     ),

@@ -29,7 +29,10 @@ class LineSplitter:
         """Bytes cut off from lines that were too long."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take a piece of at most 64 KiB; give the lines it completes, without their ends."""
+        """Take a piece; give the lines it completes, without their ends."""
+        if len(data) > MAX_LINE_BYTES:
+            cuts = range(0, len(data), MAX_LINE_BYTES)
+            return [line for at in cuts for line in self.feed(data[at : at + MAX_LINE_BYTES])]
         parts = data.split(b"\n")
         last = parts.pop()
         if not parts:

@@ -69,6 +69,7 @@ class Orphans:
         self._trees: dict[int, _Tree] = {}
         self._claims: dict[tuple[int, int], _Tree] = {}
         self._coming: list[frozenset[bytes]] = []
+        self._waiting: set[int] = set()
 
     @property
     def _strangers(self) -> Strangers:
@@ -86,9 +87,18 @@ class Orphans:
         finally:
             self._coming.remove(marks)
 
+    def wait(self, pid: int) -> None:
+        """Note a main process that has no launch yet. ``begin`` or ``waits_no_more`` follows."""
+        self._waiting.add(pid)
+
+    def waits_no_more(self, pid: int) -> None:
+        """Note that a process which waited was reaped."""
+        self._waiting.discard(pid)
+
     def begin(self, root: tree.Root, pipes: frozenset[str]) -> None:
         """Note a launch whose main process has started and writes into ``pipes``."""
         self._trees[root.pid] = _Tree(root, pipes)
+        self._waiting.discard(root.pid)
 
     def end(self, root: tree.Root) -> None:
         """Note that a launch's main process has ended. Comes before its first look with ``of``.
@@ -121,7 +131,7 @@ class Orphans:
 
     def _adopted(self) -> Iterator[tree.Stat]:
         for pid in children():
-            if pid in self._trees or is_own(pid):
+            if pid in self._trees or pid in self._waiting or is_own(pid):
                 continue
             stat = tree.read_stat(pid)
             if stat is None or stat.ppid != os.getpid() or _identity(stat) in self._before:

@@ -20,6 +20,7 @@ from dicode_mcp.executor.tail import Piece, Tail
 from dicode_mcp.protocols import LineSink, RawLine
 from dicode_mcp.runs.log_room import LogLimits
 from dicode_mcp.runs.logs import Stream
+from dicode_mcp.runs.redaction import NOTHING, Redactor
 
 _CHUNK = 64 * 1024
 _SLICE = 200
@@ -34,9 +35,10 @@ _log = logging.getLogger(__name__)
 class _Pipe:
     """One stream of the process."""
 
-    def __init__(self, fd: int, stream: Stream, limits: LogLimits) -> None:
+    def __init__(self, fd: int, stream: Stream, limits: LogLimits, hide: Redactor) -> None:
         self.fd = fd
         self.stream: Stream = stream
+        self.shown = hide.stream()
         self.splitter = LineSplitter()
         self.tail = Tail(limits.newest_lines, limits.newest_bytes)
         self.backlog: list[bytes] = []
@@ -53,10 +55,15 @@ class OutputPump:
     """
 
     def __init__(
-        self, fds: Mapping[Stream, int], sink: LineSink, clock: Clock, limits: LogLimits
+        self,
+        fds: Mapping[Stream, int],
+        sink: LineSink,
+        clock: Clock,
+        limits: LogLimits,
+        hide: Redactor = NOTHING,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pipes = [_Pipe(fd, stream, limits) for stream, fd in fds.items()]
+        self._pipes = [_Pipe(fd, stream, limits, hide) for stream, fd in fds.items()]
         self.names = frozenset(tree.pipe_name(fd) for fd in fds.values())
         """The pipes as ``/proc`` names them."""
         self._sink = sink
@@ -160,7 +167,7 @@ class OutputPump:
         if not data:
             self._end(pipe)
             return True
-        pipe.backlog = pipe.splitter.feed(data)
+        pipe.backlog = pipe.splitter.feed(pipe.shown.feed(data))
         self._hand_on(pipe)
         return True
 
@@ -194,6 +201,7 @@ class OutputPump:
     def _end(self, pipe: _Pipe) -> None:
         pipe.ended = True
         if not self._full:
+            pipe.backlog.extend(pipe.splitter.feed(pipe.shown.flush()))
             pipe.backlog.extend(pipe.splitter.close())
         while pipe.backlog:
             self._hand_on(pipe)
@@ -272,7 +280,8 @@ class OutputPump:
     def _show_unfinished(self) -> None:
         """Hand on last lines without an end, after all that came before them."""
         for pipe in self._pipes:
-            parts = [part for line in pipe.splitter.close() for part in split_marked(line)]
+            last = [*pipe.splitter.feed(pipe.shown.flush()), *pipe.splitter.close()]
+            parts = [part for line in last for part in split_marked(line)]
             now = self._clock.now_ms()
             self._give([RawLine(pipe.stream, readable(part), now) for part in parts])
 
@@ -280,7 +289,7 @@ class OutputPump:
         taken: list[tuple[Piece, Stream, bytes]] = [
             (piece, pipe.stream, part)
             for pipe in self._pipes
-            for piece, line in pipe.tail.take(pipe.splitter)
+            for piece, line in pipe.tail.take(pipe.splitter, pipe.shown)
             for part in split_marked(line)
         ]
         taken.sort(key=lambda found: found[0].place)

@@ -10,21 +10,27 @@ import asyncio
 import errno
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.executor import tree
+from dicode_mcp.executor.antechamber import Antechamber
 from dicode_mcp.executor.forkserver.pool import Bounds, ForkServers
 from dicode_mcp.executor.forkserver.server import IPC_FD, Request, Unusable
+from dicode_mcp.executor.handed import marks, memory_file, pipe, with_fd, write_files, written_marks
 from dicode_mcp.executor.orphans import Orphans, Strangers
+from dicode_mcp.executor.overseer import watch_tree
 from dicode_mcp.executor.process import Held, SpawnedProcess
 from dicode_mcp.executor.pump import OutputPump
 from dicode_mcp.executor.sandbox.cages import Cages, bare_environment, check_size, command
@@ -32,14 +38,18 @@ from dicode_mcp.executor.sandbox.control import Control, NotApplied
 from dicode_mcp.executor.sandbox.gate.gate import Gate
 from dicode_mcp.executor.sandbox.gate.refusals import Tell
 from dicode_mcp.executor.sandbox.plan import TREE, Plan
-from dicode_mcp.protocols import Health, Launch, LineSink, RawLine, Warm
+from dicode_mcp.executor.standby import Standby, StandbyBounds
+from dicode_mcp.protocols import Facility, Health, Launch, LineSink, RawLine, Warm
 from dicode_mcp.runs.log_room import LogLimits
+from dicode_mcp.runs.logs import Stream
+from dicode_mcp.runs.redaction import Redactor
 
 TEND_S = 30.0
 """How long a dead orphan may wait to be reaped while no run ends."""
 
 log = logging.getLogger("dicode.executor")
 
+_PROCESSORS = os.cpu_count() or 1
 _UNCAGED = "this executor confines nothing"
 
 
@@ -57,6 +67,7 @@ class SpawnExecutor:
         strangers: Strangers = Strangers.STARTED,
         cages: Cages | None = None,
         forks: Bounds | None = None,
+        standby: StandbyBounds | None = None,
     ) -> None:
         self._clock = clock
         self._cages = cages
@@ -68,6 +79,20 @@ class SpawnExecutor:
         self._null = -1
         self.forks = ForkServers(self._group, clock, forks)
         """The fork servers; without a sandbox none is ever started."""
+        fork = partial(self._forked, waits=True)
+        self._antechamber = Antechamber(
+            clock, cages, self.forks, self._orphans, fork=fork, own=self._take
+        )
+        self.standby = Standby(
+            self._group,
+            clock,
+            standby or StandbyBounds(),
+            make=self._antechamber.make,
+            fits=self._antechamber.fits,
+            discard=self._antechamber.discard,
+            busy=lambda: len(self._live) >= _PROCESSORS,
+        )
+        """Processes that wait for runs."""
 
     async def __aenter__(self) -> Self:
         """Begin to own processes."""
@@ -86,6 +111,7 @@ class SpawnExecutor:
         try:
             await asyncio.gather(*(p.stop() for p in tuple(self._live)), return_exceptions=True)
             self._closing.set()
+            self.standby.close()
             self.forks.close()
             await self._group.__aexit__(kind, error, trace)
         finally:
@@ -94,6 +120,14 @@ class SpawnExecutor:
     def enforcement(self) -> Health:
         """Tell whether a launch's sandbox policy holds, and if not, what does not."""
         return self._cages.health() if self._cages else Health(False, _UNCAGED)
+
+    def facilities(self) -> tuple[Facility, ...]:
+        """Tell of each thing that launches can be held to on this machine."""
+        return self._cages.facilities() if self._cages else ()
+
+    def unheld(self, launch: Launch) -> tuple[str, ...]:
+        """Say what a launch would not be held to on this machine."""
+        return self._cages.unheld(launch) if self._cages else (_UNCAGED,)
 
     def warm(self, python: str, warm: Warm) -> None:
         """Keep an interpreter ready, where launches are confined."""
@@ -109,16 +143,27 @@ class SpawnExecutor:
         RUNTIME_UNAVAILABLE when the program cannot be started, INTERNAL when the machine has no
         room for another process, TASK_NOT_READY when the folder is gone.
         """
+        scratch: Path | None = None
         try:
-            write_files(launch.policy.scratch, launch.files)
-            process = await self._begin(launch, sink, ipc_fd)
+            if self._closing.is_set():
+                raise DicodeError(Code.INTERNAL, "nothing is started any more: the server ends")
+            ready = await self.standby.take(launch)
+            if ready is not None:
+                scratch = ready.launch.policy.scratch
+                pump = self._pump(ready.out, ready.err, launch, sink)
+                process = self._antechamber.call(ready, launch, sink, pump, ipc_fd)
+            else:
+                write_files(launch.policy.scratch, launch.files)
+                process = await self._begin(launch, sink, ipc_fd)
         except OSError as error:
             raise explain_start(error, launch) from error
         finally:
             if ipc_fd is not None:
                 os.close(ipc_fd)
         self._live.add(process)
-        self._group.create_task(self._own(process), name=f"process-{process.pid}")
+        name = f"process-{process.pid}"
+        self._group.create_task(self._own(process, launch, scratch), name=name)
+        self.standby.began(launch)
         try:
             await process.applied()
         except NotApplied as failed:
@@ -137,38 +182,51 @@ class SpawnExecutor:
 
     async def sweep(self, instance_id: str) -> int:
         """Kill processes a crashed server of this data dir left behind; give their number."""
-        spare = frozenset([*(process.pid for process in self._live), *self.forks.pids()])
+        waiting = [ready.pid for ready in self.standby.waiting()]
+        living = [process.pid for process in self._live]
+        spare = frozenset([*living, *waiting, *self.forks.pids()])
         return await asyncio.to_thread(tree.sweep, instance_id, spare=spare)
 
     async def _begin(self, launch: Launch, sink: LineSink, ipc_fd: int | None) -> SpawnedProcess:
         plan = self._cages.plan(launch) if self._cages else None
         with self._orphans.coming(marks(launch)), ExitStack() as kept, ExitStack() as given:
-            out, child_out = _pipe(kept, given)
-            err, child_err = _pipe(kept, given)
-            held = Held()
+            out, child_out = pipe(kept, given)
+            err, child_err = pipe(kept, given)
+            unheld = self._cages.unheld(launch) if self._cages else ()
+            held = Held(unheld=unheld)
             if plan is None or self._cages is None:
                 pid = self._popen(launch, child_out, child_err, ipc_fd)
             else:
                 group = self._cages.group(launch, plan)
                 if group is not None:
                     kept.callback(group.remove)
-                gate = self._cages.gate(launch, plan, self._teller(sink))
+                gate = self._cages.gate(launch, plan, self._teller(sink, launch.hide))
+                if gate is not None:
+                    kept.callback(gate.abandon)
+                    launch = replace(launch, env={**launch.env, **gate.variables})
                 joins = group.joins if group else ()
                 fds = (child_out, child_err, ipc_fd, gate, joins)
                 pid, control = await self._forked(launch, plan, *fds) or self._popen_caged(
                     launch, plan, *fds
                 )
-                held = Held(control, group, plan.limits, gate)
+                watched = (
+                    {} if plan.separate else {str(kind): value for kind, value in plan.watched}
+                )
+                held = Held(control, group, plan.limits, gate, watched, unheld=unheld)
             given.close()
-            pump = OutputPump({"stdout": out, "stderr": err}, sink, self._clock, self._limits)
+            pump = self._pump(out, err, launch, sink)
             process = self._take(pid, launch, pump, held)
             kept.pop_all()
             return process
 
+    def _pump(self, out: int, err: int, launch: Launch, sink: LineSink) -> OutputPump:
+        pipes: dict[Stream, int] = {"stdout": out, "stderr": err}
+        return OutputPump(pipes, sink, self._clock, self._limits, launch.hide)
+
     def _take(self, pid: int, launch: Launch, pump: OutputPump, held: Held) -> SpawnedProcess:
         """Own a process that is there; when that fails, it ends."""
         try:
-            if held.group is not None:
+            if held.group is not None and not held.begun:
                 held.group.add(pid)
             return SpawnedProcess(pid, launch, pump, self._clock, self._orphans, held)
         except BaseException:
@@ -181,7 +239,7 @@ class SpawnExecutor:
             raise
 
     def _popen(self, launch: Launch, out: int, err: int, ipc_fd: int | None) -> int:
-        env = _with_fd(launch.env, ipc_fd)
+        env = with_fd(launch.env, ipc_fd)
         return self._start(launch.argv, env, launch.cwd, out, err, [ipc_fd])
 
     async def _forked(
@@ -193,26 +251,34 @@ class SpawnExecutor:
         ipc_fd: int | None,
         gate: Gate | None,
         joins: Sequence[str],
+        *,
+        waits: bool = False,
     ) -> tuple[int, Control] | None:
-        """Have a fork server make the process; None when there is none, or it does not."""
+        """Have a fork server make the process; None when there is none, or it does not.
+
+        One that ``waits`` is told of its environment and its connection later.
+        """
         server = self.forks.ready(launch, plan)
         if server is None:
             return None
         _prepare(launch, plan)
         number = None if ipc_fd is None else IPC_FD
+        # A program that waits hears of its run where others have their connection.
+        own_env = {} if launch.within_python else dict(launch.env)
         data = plan.data(
             launch,
             keep=[n for n in (number,) if n is not None],
-            env=_with_fd(launch.env, number),
+            env=own_env if waits else with_fd(launch.env, number),
             joins=joins,
+            waits=waits,
         )
         ours, theirs = socket.socketpair()
         try:
-            with theirs, _memory_file(data) as file:
+            with theirs, memory_file(data) as file:
                 fds = [out, err, theirs.fileno(), file.fileno(), ipc_fd]
                 given = [fd for fd in fds if fd is not None]
-                named = b"\0".join(sorted(marks(launch), reverse=True))
-                pid = await server.fork(Request(named, plan.namespaces, given))
+                request = Request(written_marks(launch), plan.namespaces, given)
+                pid = await server.fork(request)
         except Unusable as error:
             ours.close()
             log.info("a run is started as a new process", extra={"why": str(error)})
@@ -232,16 +298,12 @@ class SpawnExecutor:
         gate: Gate | None,
         joins: Sequence[str],
     ) -> tuple[int, Control]:
-        env = _with_fd(launch.env, ipc_fd)
-        if not launch.within_python:
-            check_size(launch.argv, env)
-            if not os.access(launch.argv[0], os.X_OK):
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        env = with_fd(launch.env, ipc_fd)
         _prepare(launch, plan)
         keep = [] if ipc_fd is None else [ipc_fd]
         ours, theirs = socket.socketpair()
         data = plan.data(launch, keep=keep, env=env, joins=joins)
-        with theirs, _memory_file(data) as file:
+        with theirs, memory_file(data) as file:
             argv = command(launch, file.fileno(), theirs.fileno())
             fds = [ipc_fd, file.fileno(), theirs.fileno()]
             try:
@@ -276,80 +338,53 @@ class SpawnExecutor:
         popen.returncode = 0
         return popen.pid
 
-    def _teller(self, sink: LineSink) -> Tell:
-        return lambda text: sink([RawLine("stderr", text, self._clock.now_ms())])
+    def _teller(self, sink: LineSink, hide: Redactor) -> Tell:
+        return lambda text: sink([RawLine("stderr", hide.text(text), self._clock.now_ms())])
 
     async def _tend(self) -> None:
         while not await self._clock.wait(self._closing, TEND_S):
             self._orphans.tend()
+            self.standby.tend()
 
-    async def _own(self, process: SpawnedProcess) -> None:
+    async def _own(self, process: SpawnedProcess, launch: Launch, scratch: Path | None) -> None:
+        """Stay with a process to its end. ``scratch`` is the folder it waited with, if it did."""
         try:
-            await _with_gate(process)
+            await _with_helpers(process, self._clock)
         finally:
             self._live.discard(process)
+            self.standby.ended(launch)
+        if scratch is not None:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
 
-async def _with_gate(process: SpawnedProcess) -> None:
-    gate = process.gate
-    if gate is None:
+async def _with_helpers(process: SpawnedProcess, clock: Clock) -> None:
+    """Stay with a process, with its gate and who watches its limits, where it has them."""
+    gate, watched = process.gate, process.watched
+    if gate is None and not watched:
         await process.supervise()
         return
     async with asyncio.TaskGroup() as group:
-        group.create_task(gate.run(), name=f"gate-{process.pid}")
+        if gate is not None:
+            group.create_task(gate.run(), name=f"gate-{process.pid}")
+        watch = group.create_task(watch_tree(process, clock)) if watched else None
         try:
             await process.supervise()
         finally:
-            gate.close()
-
-
-def marks(launch: Launch) -> frozenset[bytes]:
-    """Give what the environment of a launch's processes has in it."""
-    return tree.Root(0, 0, launch.run_id, launch.instance_id).marks
-
-
-def _with_fd(env: Mapping[str, str], ipc_fd: int | None) -> dict[str, str]:
-    return dict(env) if ipc_fd is None else {**env, "DICODE_IPC_FD": str(ipc_fd)}
+            if gate is not None:
+                gate.close()
+            if watch is not None:
+                watch.cancel()
 
 
 def _prepare(launch: Launch, plan: Plan) -> None:
+    if not launch.within_python:
+        check_size(launch.argv, with_fd(launch.env, IPC_FD))
+        if not os.access(launch.argv[0], os.X_OK):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if not launch.cwd.is_dir():
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if plan.entries:
         (launch.policy.scratch / TREE).mkdir(mode=0o700, exist_ok=True)
-
-
-def _memory_file(data: bytes) -> BinaryIO:
-    file = os.fdopen(os.memfd_create("plan", os.MFD_CLOEXEC), "w+b", buffering=0)
-    file.write(data)
-    return file
-
-
-def _pipe(kept: ExitStack, given: ExitStack) -> tuple[int, int]:
-    """Make a pipe: our reading end and the child's writing end, each with who closes it."""
-    ours, theirs = os.pipe()
-    kept.callback(os.close, ours)
-    given.callback(os.close, theirs)
-    return ours, theirs
-
-
-def write_files(scratch: Path, files: Mapping[str, bytes]) -> None:
-    """Write a launch's files below ``scratch``, 0600; a name that ends in ``/`` is a folder, 0700.
-
-    Raises ``DicodeError(INTERNAL)`` for a name that leaves the folder.
-    """
-    for name, content in files.items():
-        parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith("/"):
-            raise DicodeError(Code.INTERNAL, f"a launch may not write outside its folder: {name}")
-        path = scratch.joinpath(*parts)
-        folder = path if name.endswith("/") else path.parent
-        if folder != scratch:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not name.endswith("/"):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-                file.write(content)
 
 
 def explain_start(error: OSError, launch: Launch) -> DicodeError:

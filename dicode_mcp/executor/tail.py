@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dicode_mcp.executor.lines import LineSplitter
+from dicode_mcp.runs import redaction
 
 _FEED = 64 * 1024
 _SMALL = 4 * 1024
@@ -57,17 +58,21 @@ class Tail:
         """Take lines that were cut already."""
         self._add(Piece(place, ts_ms, b"".join(line + b"\n" for line in lines), raw=False))
 
-    def take(self, splitter: LineSplitter) -> Iterator[tuple[Piece, bytes]]:
+    def take(
+        self, splitter: LineSplitter, shown: redaction.Stream
+    ) -> Iterator[tuple[Piece, bytes]]:
         """Give the newest lines up to both limits, oldest first, each with its piece; empties.
 
-        ``splitter`` holds the stream's unfinished line, before and after.
+        ``splitter`` holds the stream's unfinished line, before and after; ``shown`` takes out what
+        must not be seen of what was only held so far.
         """
         pieces = self._newest()
         if self._torn:
             splitter.restart()
+            shown.gap()
             self._torn = False
         for piece in pieces:
-            for line in _cut(piece, splitter):
+            for line in _cut(piece, splitter, shown):
                 yield piece, line
 
     def _add(self, piece: Piece) -> None:
@@ -134,9 +139,9 @@ def _end(data: bytes, lines: int, size: int) -> bytes:
     return data[len(head) + 1 :]
 
 
-def _cut(piece: Piece, splitter: LineSplitter) -> Iterator[bytes]:
+def _cut(piece: Piece, splitter: LineSplitter, shown: redaction.Stream) -> Iterator[bytes]:
     if not piece.raw:
         yield from piece.data.split(b"\n")[:-1]
         return
     for start in range(0, len(piece.data), _FEED):
-        yield from splitter.feed(piece.data[start : start + _FEED])
+        yield from splitter.feed(shown.feed(piece.data[start : start + _FEED]))

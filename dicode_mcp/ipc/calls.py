@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from dicode_mcp.errors import Code, DicodeError
+from dicode_mcp.runs.accesses import LONGEST, Access
 from dicode_mcp.runs.model import Run
 from dicode_mcp.runs.questions import Answered, Draft
 from dicode_mcp.spec.model import Task
@@ -96,6 +97,18 @@ class TaskCalls(Protocol):
 
     async def usage(self, run: Run, task: Task, tokens: int) -> dict[str, Any]:
         """Add to the model tokens the run used: ``{tokens, left}``."""
+        ...
+
+    async def provide(self, run: Run, task: Task, values: Mapping[str, str]) -> None:
+        """Take the secrets that a provider's run gives to the task that asked."""
+        ...
+
+    async def secrets_set(self, run: Run, task: Task, name: str, value: str) -> None:
+        """Set a secret of the server's store."""
+        ...
+
+    async def secrets_delete(self, run: Run, task: Task, name: str) -> bool:
+        """Forget a secret; tells whether there was one."""
         ...
 
 
@@ -239,6 +252,14 @@ def _agent_grant(args: Args) -> str:
     return f"permissions.dicode.agents: [{json.dumps(args.text('name', ''), ensure_ascii=False)}]"
 
 
+async def _secrets_set(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    await calls.secrets_set(run, task, args.text("name"), args.text("value"))
+
+
+async def _secrets_delete(calls: TaskCalls, run: Run, task: Task, args: Args) -> Any:
+    return await calls.secrets_delete(run, task, args.text("name"))
+
+
 def _target(args: Args) -> str:
     # As JSON: a name with quotes or line ends must not make up lines of its own.
     import json
@@ -266,6 +287,14 @@ METHODS: Mapping[str, Method] = {
     ),
     "usage": Method(frozenset({"tokens"}), _usage),
     "agent": Method(frozenset({"name", "payload", "timeout"}), _agent, _agent_grant),
+    "secrets_set": Method(
+        frozenset({"name", "value"}),
+        _secrets_set,
+        lambda _: "permissions.dicode.secrets_write: true",
+    ),
+    "secrets_delete": Method(
+        frozenset({"name"}), _secrets_delete, lambda _: "permissions.dicode.secrets_write: true"
+    ),
     "progress": Method(frozenset({"done", "total", "message"}), _progress),
 }
 
@@ -274,8 +303,6 @@ ASK_ARGUMENTS = frozenset({"schema", "message", "key", "timeout"})
 
 NOT_OFFERED = frozenset(
     {
-        "secrets_set",
-        "secrets_delete",
         "tasks.test",
         "sources.set_dev_mode",
         "git.commit_push",
@@ -301,6 +328,18 @@ async def dispatch(
         if error.code is Code.FORBIDDEN and method.permission is not None:
             error.hint = f"add to task.yaml: {method.permission(args)}"
         raise
+
+
+def access_of(name: str, values: Mapping[str, Any], allowed: bool) -> Access | None:
+    """Give a call as an access: the line of ``permissions.dicode`` it takes, if it takes one."""
+    method = METHODS.get(name)
+    if method is None or method.permission is None:
+        return None
+    try:
+        line = method.permission(Args(name, values)).removeprefix("permissions.dicode.")
+    except DicodeError:
+        return None
+    return Access("dicode", line, allowed) if len(line) <= LONGEST else None
 
 
 def _unknown(name: str) -> DicodeError:

@@ -1,8 +1,9 @@
 """The form of the talk with a task: one JSON object a line, each way.
 
 Server to task: ``{start: {…}}`` once, then ``{id, result}`` or ``{id, error: {code, message,
-hint?}}``. Task to server: ``{id, method, args}``, and once ``{finish: {return, error}}``, where
-``return`` is the value as JSON text. Pure: knows neither sockets nor what a method does.
+hint?}}``. Task to server: ``{id, method, args}``, ``{used: [[kind, what], …]}``, and once
+``{finish: {return, error, used?}}``, where ``return`` is the value as JSON text. Pure: knows
+neither sockets nor what a method does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
+from dicode_mcp.runs.accesses import Hint, read_hints
 from dicode_mcp.runs.model import RunError
 
 MAX_FRAME = 2 * 1024 * 1024 + 64 * 1024
@@ -41,6 +43,15 @@ class Finish:
 
     return_value: str | None
     error: RunError | None
+    used: tuple[Hint, ...] | None = None
+    """What it used and has not told yet; None when that was not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the task says that it used."""
+
+    hints: tuple[Hint, ...]
 
 
 class FrameBuffer:
@@ -75,7 +86,7 @@ def encode(frame: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def decode(line: bytes) -> Call | Finish:
+def decode(line: bytes) -> Call | Finish | Used:
     """Read a frame of a task. Raises ``ProtocolError``."""
     try:
         raw: Any = json.loads(line, parse_constant=_refuse_constant)
@@ -86,6 +97,8 @@ def decode(line: bytes) -> Call | Finish:
     frame = cast("dict[str, Any]", raw)
     if "finish" in frame:
         return _finish(frame["finish"])
+    if "used" in frame:
+        return Used(tuple(read_hints(frame["used"])))
     number, method, args = frame.get("id"), frame.get("method"), frame.get("args")
     if type(number) is not int or not 0 < number < _MAX_ID:
         raise ProtocolError("a request has no usable id")
@@ -105,7 +118,8 @@ def _finish(raw: Any) -> Finish:
     value = body.get("return")
     if value is not None and not isinstance(value, str):
         raise ProtocolError("a finish frame's return is not JSON text")
-    return Finish(value, _error(body.get("error")))
+    used = tuple(read_hints(body["used"])) if "used" in body else None
+    return Finish(value, _error(body.get("error")), used)
 
 
 def _error(raw: Any) -> RunError | None:

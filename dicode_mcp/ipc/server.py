@@ -14,21 +14,37 @@ from dicode_mcp import __version__
 from dicode_mcp.ipc.calls import TaskCalls
 from dicode_mcp.ipc.door import Door
 from dicode_mcp.ipc.frames import PROTOCOL
-from dicode_mcp.ipc.session import TaskSession
+from dicode_mcp.ipc.session import OnLearned, OnRefused, TaskSession
 from dicode_mcp.runs.model import Payload, Run
+from dicode_mcp.runs.redaction import NOTHING, Redactor
 from dicode_mcp.spec.model import Task
 
 
 class SessionServer:
     """Serves each running task over a connection that only its own process has."""
 
-    def __init__(self, calls: TaskCalls, *, max_in_flight: int = 64) -> None:
+    def __init__(
+        self,
+        calls: TaskCalls,
+        *,
+        max_in_flight: int = 64,
+        on_refused: OnRefused | None = None,
+        on_learned: OnLearned | None = None,
+    ) -> None:
         self._calls = calls
+        self._on_learned = on_learned
+        self._on_refused = on_refused
         self._max_in_flight = max_in_flight
 
     @asynccontextmanager
     async def open(
-        self, run: Run, task: Task, payload: Payload, *, at: Path | None = None
+        self,
+        run: Run,
+        task: Task,
+        payload: Payload,
+        *,
+        at: Path | None = None,
+        hide: Redactor = NOTHING,
     ) -> AsyncGenerator[TaskSession]:
         """Serve the task's calls, checked against its ``permissions.dicode``, while open.
 
@@ -36,7 +52,9 @@ class SessionServer:
         Raises ``DicodeError(INTERNAL)`` when it cannot be made.
         """
         opened = (
-            self._pair(run, task, payload) if at is None else self._door(run, task, payload, at)
+            self._pair(run, task, payload, hide)
+            if at is None
+            else self._door(run, task, payload, hide, at)
         )
         async with opened as session:
             try:
@@ -45,22 +63,42 @@ class SessionServer:
                 await session.close()
 
     @asynccontextmanager
-    async def _pair(self, run: Run, task: Task, payload: Payload) -> AsyncGenerator[TaskSession]:
+    async def _pair(
+        self, run: Run, task: Task, payload: Payload, hide: Redactor
+    ) -> AsyncGenerator[TaskSession]:
         ours, theirs = socket.socketpair()
         start = _start(run, task, payload)
-        session = TaskSession(self._calls, run, task, start, self._max_in_flight, child=theirs)
+        session = TaskSession(
+            self._calls,
+            run,
+            task,
+            start,
+            self._max_in_flight,
+            child=theirs,
+            hide=hide,
+            on_refused=self._on_refused,
+            on_learned=self._on_learned,
+        )
         ours.setblocking(False)
         await _connect(session, ours)
         yield session
 
     @asynccontextmanager
     async def _door(
-        self, run: Run, task: Task, payload: Payload, path: Path
+        self, run: Run, task: Task, payload: Payload, hide: Redactor, path: Path
     ) -> AsyncGenerator[TaskSession]:
         with Door(path, os.geteuid()) as door:
             start = _start(run, task, payload)
             session = TaskSession(
-                self._calls, run, task, start, self._max_in_flight, last_call=door.shut
+                self._calls,
+                run,
+                task,
+                start,
+                self._max_in_flight,
+                last_call=door.shut,
+                hide=hide,
+                on_refused=self._on_refused,
+                on_learned=self._on_learned,
             )
             # Not a TaskGroup: it would wrap what the run's own start raises.
             porter = asyncio.create_task(_let_in(door, session))
@@ -103,5 +141,6 @@ def _start(run: Run, task: Task, payload: Payload) -> Mapping[str, Any]:
             "fs": [[grant.path, grant.permission] for grant in task.spec.permissions.fs],
             "net": list(task.spec.permissions.net),
             "run": list(task.spec.permissions.run),
+            "env": [entry.name for entry in task.spec.permissions.env],
         },
     }

@@ -11,20 +11,42 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.ipc import frames
-from dicode_mcp.ipc.calls import ASK_ARGUMENTS, Args, TaskCalls, dispatch
-from dicode_mcp.ipc.frames import Call, Finish, FrameBuffer, ProtocolError
-from dicode_mcp.ipc.shown import check_return, read_output
+from dicode_mcp.ipc.calls import ASK_ARGUMENTS, Args, TaskCalls, access_of, dispatch
+from dicode_mcp.ipc.frames import Call, Finish, FrameBuffer, ProtocolError, Used
+from dicode_mcp.ipc.shown import (
+    MAX_SECRETS,
+    check_return,
+    is_secret,
+    new_secret,
+    read_output,
+    read_secrets,
+)
 from dicode_mcp.protocols import Report
+from dicode_mcp.runs.accesses import MOST, Access, Hint
 from dicode_mcp.runs.model import Output, Reason, Run, RunError
 from dicode_mcp.runs.questions import Draft, read_draft, told
+from dicode_mcp.runs.redaction import NOTHING, Redactor
 from dicode_mcp.spec.model import Task
 
 _log = logging.getLogger(__name__)
+
+
+_MOST_TOLD = 2 * MOST
+
+OnRefused = Callable[[Run, str], None]
+"""Is told of a call (by its method) that the run's manifest does not allow."""
+
+OnLearned = Callable[[Run, Task, Redactor], Awaitable[None]]
+"""Is told, before the call goes on, when a run has more to hide than it began with."""
+
+_KEYED = frozenset({"kv.set", "once.get", "once.put"})
+"""Keep what stands under a key, or lead to it: ``once`` looks first and then does its step."""
 
 
 class _Suspended(Exception):
@@ -44,14 +66,20 @@ class TaskSession(asyncio.Protocol):
         *,
         child: socket.socket | None = None,
         last_call: Callable[[], None] | None = None,
+        hide: Redactor = NOTHING,
+        on_refused: OnRefused | None = None,
+        on_learned: OnLearned | None = None,
     ) -> None:
         self._calls = calls
+        self._on_refused = on_refused
+        self._on_learned = on_learned
         self._run = run
         self._task = task
         self._start = start
         self._child = child
         self._by_fd = child is not None
         self._last_call = last_call
+        self._hide = hide
         self._max_in_flight = max_in_flight
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
@@ -65,6 +93,10 @@ class TaskSession(asyncio.Protocol):
         self._question: Draft | None = None
         self._asked = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._learned: set[tuple[str, str]] = set()
+        self._used: dict[Hint, None] = {}
+        self._told_used = 0
+        self._asked_for: dict[Access, None] = {}
         self._nameless = 0
 
     @property
@@ -85,6 +117,19 @@ class TaskSession(asyncio.Protocol):
         if self._last_call is not None:
             self._last_call()
         await self._closed.wait()
+        return replace(self._end(), **self._seen())
+
+    def _seen(self) -> dict[str, Any]:
+        """Give the part of the report that tells what was used."""
+        last = self._finish.used if self._finish is not None else None
+        used = dict.fromkeys([*self._used, *(last or ())])
+        return {
+            "used": tuple(used)[:MOST],
+            "watched": last is not None,
+            "calls": frozenset(self._asked_for),
+        }
+
+    def _end(self) -> Report:
         if self._violation is not None:
             return self._failed(self._violation)
         if self._question is not None:
@@ -175,7 +220,10 @@ class TaskSession(asyncio.Protocol):
     def _full(self) -> bool:
         return self._clogged or len(self._in_flight) >= self._max_in_flight
 
-    def _take(self, frame: Call | Finish) -> None:
+    def _take(self, frame: Call | Finish | Used) -> None:
+        if isinstance(frame, Used):
+            self._take_used(frame)
+            return
         if isinstance(frame, Finish):
             if self._finish is not None:
                 raise ProtocolError("a second finish frame")
@@ -187,6 +235,14 @@ class TaskSession(asyncio.Protocol):
         work = asyncio.get_running_loop().create_task(self._serve(frame))
         self._in_flight.add(work)
         work.add_done_callback(lambda done: self._served(done, frame.id))
+
+    def _take_used(self, frame: Used) -> None:
+        # Nothing holds these up as answers do calls, so their number is bounded.
+        self._told_used += 1
+        if self._told_used > _MOST_TOLD:
+            raise ProtocolError("too many frames on what was used")
+        if len(self._used) < MOST:
+            self._used.update(dict.fromkeys(frame.hints))
 
     def _served(self, work: asyncio.Task[None], number: int) -> None:
         self._in_flight.discard(work)
@@ -219,10 +275,61 @@ class TaskSession(asyncio.Protocol):
             raise _Suspended
         if call.method == "ask":
             return await self._ask(call.args)
+        if call.method == "output" and is_secret(call.args):
+            values = read_secrets(call.args)
+            await self._hide_too(values)
+            return await self._calls.provide(self._run, self._task, values)
         if call.method == "output":
             self._output = read_output(call.args)
             return None
-        return await dispatch(self._calls, self._run, self._task, call.method, call.args)
+        if call.method == "secrets_set":
+            await self._learn(new_secret(call.args))
+        if call.method in _KEYED:
+            self._require_plain_key(call)
+        shown = self._hide.value(call.args) if call.method == "progress" else call.args
+        try:
+            result = await dispatch(self._calls, self._run, self._task, call.method, shown)
+        except DicodeError as error:
+            self._note_call(call, error.code is not Code.FORBIDDEN)
+            if error.code is Code.FORBIDDEN and self._on_refused is not None:
+                self._on_refused(self._run, call.method)
+            raise
+        self._note_call(call, True)
+        return result
+
+    def _note_call(self, call: Call, allowed: bool) -> None:
+        access = access_of(call.method, call.args, allowed)
+        if access is not None and len(self._asked_for) < MOST:
+            self._asked_for[access] = None
+
+    def _require_plain_key(self, call: Call) -> None:
+        """Refuse a key with a secret in it: values are sealed, keys are kept as they are."""
+        key = call.args.get("key")
+        if not isinstance(key, str) or self._hide.text(key) == key:
+            return
+        raise DicodeError(
+            Code.INVALID_ARGUMENT,
+            f"{call.method}: the key holds the value of a secret ({self._hide.text(key)}), and"
+            " keys are kept in the clear",
+            hint="make the key of a name or an id instead; where it must tell values apart, of a"
+            " SHA-256 of the value",
+        )
+
+    async def _learn(self, values: Mapping[str, str]) -> None:
+        """Hide a secret that the task sets, before the call: not even an error shows it then."""
+        self._learned.update(values.items())
+        if len(self._learned) > MAX_SECRETS:
+            raise DicodeError(
+                Code.TOO_LARGE,
+                f"a run may set {MAX_SECRETS} secrets",
+                hint="keep values that belong together in one secret, as JSON",
+            )
+        await self._hide_too(values)
+
+    async def _hide_too(self, values: Mapping[str, str]) -> None:
+        self._hide.learn(values)
+        if self._on_learned is not None:
+            await self._on_learned(self._run, self._task, self._hide)
 
     async def _ask(self, args: Mapping[str, Any]) -> Any:
         """Give the answer of an earlier start; without one, this start is over.
@@ -230,7 +337,8 @@ class TaskSession(asyncio.Protocol):
         Questions without a key are told apart by their order, which is that of their frames.
         """
         Args("ask", args).only(ASK_ARGUMENTS)
-        draft = read_draft(args)
+        # Hidden before it is compared with what an earlier start asked, which is kept hidden.
+        draft = read_draft(self._hide.value(args))
         if draft.key is None:
             self._nameless += 1
         place = self._nameless

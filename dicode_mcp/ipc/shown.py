@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.ipc.frames import MAX_RETURN, Finish
 from dicode_mcp.runs.model import Output, Reason, RunError
 
+MAX_SECRETS = 200
+"""How many secrets a run may give or set: each one is looked for in all that it writes."""
 _KINDS = frozenset({"text", "html", "image", "file", "value"})
 # A content type becomes a header: nothing else than one may pass.
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; ?[\w=.-]+)*")
@@ -20,11 +22,6 @@ _FIELDS = frozenset({"kind", "content_type", "body", "base64", "name", "data"})
 
 def read_output(args: Mapping[str, Any]) -> Output:
     """Take the arguments of ``output``. Raises ``DicodeError(INVALID_ARGUMENT)``."""
-    if args.get("kind") == "secret":
-        raise DicodeError(
-            Code.NOT_SUPPORTED,
-            "this server does not take secrets from provider tasks yet; nothing was kept",
-        )
     unknown = set(args) - _FIELDS
     kind, body = args.get("kind"), args.get("body")
     if unknown or kind not in _KINDS or not isinstance(body, str):
@@ -38,6 +35,32 @@ def read_output(args: Mapping[str, Any]) -> Output:
     if base64 and not _BASE64.fullmatch(body):
         _wrong("the body is not base64")
     return Output(kind, content_type, body, base64, _name(args.get("name")), args.get("data"))
+
+
+def is_secret(args: Mapping[str, Any]) -> bool:
+    """Tell whether ``output`` was called with secrets for another task."""
+    return args.get("kind") == "secret"
+
+
+def read_secrets(args: Mapping[str, Any]) -> dict[str, str]:
+    """Take the values of a provider task. Raises INVALID_ARGUMENT, naming no value."""
+    values = args.get("data")
+    if set(args) - {"kind", "data"} or not isinstance(values, dict):
+        _wrong("output(…, secret=True) needs a mapping of names to values")
+    named = cast("dict[str, Any]", values)
+    if len(named) > MAX_SECRETS:
+        _wrong(f"output(…, secret=True) takes at most {MAX_SECRETS} values")
+    wrong = sorted(n for n, v in named.items() if not isinstance(v, str) or "\0" in v)
+    if wrong:
+        shown = ", ".join(repr(name[:64]) for name in wrong[:10])
+        _wrong(f"output(…, secret=True): the values of {shown} are not text")
+    return named
+
+
+def new_secret(args: Mapping[str, Any]) -> dict[str, str]:
+    """Give name and value of a ``secrets_set`` call; nothing when they are no texts."""
+    name, value = args.get("name"), args.get("value")
+    return {name: value} if isinstance(name, str) and isinstance(value, str) else {}
 
 
 def _name(value: Any) -> str | None:

@@ -32,6 +32,11 @@ def passed_on(run: Run, actor: str) -> str:
     return run.actor if tells(run) else actor
 
 
+def origin_of(run: Run) -> str:
+    """Give the ``origin`` of a run that comes of ``run``."""
+    return run.origin or run.actor
+
+
 def chain_matches(on: str, status: RunStatus) -> bool:
     """Tell whether a chain's ``on`` fits how the upstream run ended."""
     if status is RunStatus.SUCCESS:
@@ -67,6 +72,7 @@ def chain_requests(run: Run, downstream: Iterable[tuple[str, str]]) -> list[RunR
             parent_run_id=run.id,
             root_run_id=run.root_run_id or run.id,
             chain_depth=run.chain_depth + 1,
+            origin=origin_of(run),
         )
         for task_id, on in downstream
         if chain_matches(on, run.status)
@@ -103,6 +109,7 @@ def failure_request(run: Run, target: str, params: Mapping[str, Any]) -> RunRequ
         parent_run_id=run.id,
         root_run_id=run.root_run_id or run.id,
         chain_depth=run.chain_depth + 1,
+        # No origin: an alarm is the owner's, and is raised whoever has lost a key meanwhile.
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicode_mcp.runs.follow_ups import chain_input, chain_matches, passed_on
+from dicode_mcp.runs.follow_ups import chain_input, chain_matches, origin_of, passed_on
 from dicode_mcp.runs.model import Payload, Reason, Run, RunError, RunRequest, RunStatus, Trigger
 
 
@@ -138,6 +138,7 @@ def join_request(join: Join, runs: Mapping[str, Run], last: Run) -> RunRequest:
         parent_run_id=last.id,
         root_run_id=last.root_run_id or last.id,
         chain_depth=max(run.chain_depth for run in runs.values()) + 1,
+        origin=origin_of(last),
     )
 
 
@@ -152,6 +153,7 @@ def unmet_request(task_id: str, last: Run) -> RunRequest:
         parent_run_id=last.id,
         root_run_id=last.root_run_id or last.id,
         chain_depth=last.chain_depth + 1,
+        origin=origin_of(last),
     )
 
 

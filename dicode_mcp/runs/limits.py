@@ -21,7 +21,6 @@ from dicode_mcp.spec.model import ConcurrencySpec
 Overlap = Literal["queue", "skip", "replace", "allow"]
 
 _PLACEHOLDER = re.compile(r"\$\{params\.([^}]*)\}")
-_LONGEST_KEY = 200
 
 _OUTSIDE = frozenset({Trigger.DAEMON, Trigger.TEST})
 """A daemon's run is one by nature, and a test is no run of the task's work."""
@@ -100,13 +99,14 @@ def group_of(run: Run) -> Group:
 
 
 def expand_key(spec: ConcurrencySpec | None, params: Mapping[str, Any]) -> str | None:
-    """Give what ``concurrency.key`` comes to; None without one. A long one is its SHA-256."""
+    """Give the SHA-256 (hex) of what ``concurrency.key`` comes to; None without one.
+
+    It stands in the run's row, which is not sealed, and a parameter may hold anything.
+    """
     if spec is None or spec.key is None:
         return None
     key = _PLACEHOLDER.sub(lambda found: _text(params.get(found[1])), spec.key)
-    if len(key) > _LONGEST_KEY:
-        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    return key
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(value: Any) -> str:

@@ -111,6 +111,8 @@ class Reason(StrEnum):
     """A signal the server did not send ended the process."""
     MEMORY_LIMIT = "memory_limit"
     """The run used more memory than its limit; ``error`` names the limit."""
+    PIDS_LIMIT = "pids_limit"
+    """The run had more processes and threads than its limit; ``error`` names the limit."""
     EXITED_EARLY = "exited_early"
     """The process ended with code 0 before the script had finished."""
     RETURN_TOO_LARGE = "return_too_large"
@@ -162,6 +164,9 @@ class Reason(StrEnum):
     task was changed, paused or removed."""
     DEPENDENCIES = "dependencies"
     """The script's dependencies could not be installed."""
+    FORBIDDEN = "forbidden"
+    """The key that asked for the run, or for what it comes of, was revoked or ended before it could
+    start."""
     NO_RETRY = "no_retry"
     """The script said that trying again is of no use."""
     RETRY_DEADLINE = "retry_deadline"
@@ -241,6 +246,8 @@ class RunRequest:
     not_before_ms: int | None = None
     slot_ms: int | None = None
     catchup: bool = False
+    origin: str | None = None
+    """As of ``Run``."""
     given: Task | None = None
     """The very task to run, where that is none of those in force: its id is ``task_id``."""
 
@@ -294,6 +301,11 @@ class Run:
     """Time between a question and the start that followed its answer; in no duration."""
     paused_at_ms: int | None = None
     """Since when the run has had no process because of a question."""
+    origin: str | None = None
+    """The actor of the run that this one comes of, over any number of steps; None for one that
+    comes of no other."""
+    unenforced: str | None = None
+    """What its process was not held to, as the machine cannot; None when it was to all."""
 
     @property
     def duration_ms(self) -> int | None:
@@ -320,6 +332,7 @@ class Outcome:
     signal: int | None = None
     cpu_ms: int | None = None
     tokens: int | None = None
+    unenforced: str | None = None
 
 
 def move(run: Run, to: RunStatus, **changes: Any) -> Run:
@@ -351,6 +364,7 @@ def finished(run: Run, outcome: Outcome) -> Run:
         signal=outcome.signal,
         cpu_ms=_sum(run.cpu_ms, outcome.cpu_ms),
         tokens=_sum(run.tokens, outcome.tokens),
+        unenforced=outcome.unenforced or run.unenforced,
     )
 
 

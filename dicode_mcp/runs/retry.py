@@ -100,6 +100,7 @@ def next_attempt(ended: Run, when: Again, task: Task) -> Run:
         task_hash=task.digest,
         revision=task.revision,
         actor=ended.actor,
+        origin=ended.origin,
         attempt=ended.attempt + 1,
         priority=ended.priority,
         limit_key=ended.limit_key,

@@ -1,1 +1,1 @@
-"""Where secret values come from. The store itself arrives with the secrets issue."""
+"""Secret values: sealing them, the master key, and keeping them out of what is shown."""

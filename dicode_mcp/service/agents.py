@@ -23,7 +23,7 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Programs, Runtime
 from dicode_mcp.queue import Queue
 from dicode_mcp.registry import Registry
-from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH, passed_on
+from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH, origin_of, passed_on
 from dicode_mcp.runs.model import Run, RunRequest, RunStatus, Trigger
 from dicode_mcp.spec.base import Model, checked
 from dicode_mcp.spec.fields import Line, PositiveDuration
@@ -145,6 +145,7 @@ class Agents:
             parent_run_id=run.id,
             root_run_id=run.root_run_id or run.id,
             chain_depth=run.chain_depth + 1,
+            origin=origin_of(run),
             priority=run.priority,
             given=given,
         )

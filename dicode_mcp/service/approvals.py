@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicode_mcp.clock import Clock
+from dicode_mcp.clock import Clock, iso
 from dicode_mcp.conditions import Condition, ConditionType
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Approval, Store
@@ -51,6 +51,10 @@ class Approvals:
         """Give the approvals of a task, newest first."""
         return self._known.get(task_id, ())[::-1]
 
+    def behind(self, task: Task) -> Approval | None:
+        """Give the newest approval that lets a version in, when there is one."""
+        return next((a for a in self.of(task.id) if _covers(a, task)), None)
+
     def add(self, approval: Approval) -> None:
         """Note an approval that is stored."""
         others = (a for a in self._known.get(approval.task_id, ()) if a.digest != approval.digest)
@@ -72,6 +76,15 @@ def how_to_approve(task: Task) -> str:
         f'approve_task with id "{task.id}" and hash "{task.digest}" (it asks a human), or on a'
         f" terminal: dicode task approve {task.id}"
     )
+
+
+def approved_view(approval: Approval, holds: Callable[[str], bool]) -> dict[str, Any]:
+    """Show who approved a version, and whether his key is gone: ``{by, at, key_gone?}``.
+
+    It stands all the same: what was approved is what is in force, to the letter.
+    """
+    view: dict[str, Any] = {"by": approval.actor, "at": iso(approval.at_ms)}
+    return view if holds(approval.actor) else {**view, "key_gone": True}
 
 
 def pending_view(entry: Entry, waiting: Task, *, room: int = ROOM) -> dict[str, Any]:
@@ -203,9 +216,18 @@ class ApprovalsService:
 
 
 def _require_human(principal: Principal, task: Task, by_human: bool) -> None:
-    """Let nobody approve alone but a caller whose key says that a human stands behind it."""
-    if by_human or principal.allows("approve", task.id):
+    """Let nobody approve alone but a caller whose key says that a human stands behind it.
+
+    Of a key that does not say so no answer counts: its holder could give it by itself.
+    """
+    if principal.allows("approve", task.id) or (by_human and principal.scopes is None):
         return
+    if principal.scopes is not None:
+        raise DicodeError(
+            Code.FORBIDDEN,
+            f"approving task {task.id} needs a key with the scope 'approve'; no other implies it",
+            hint=f"ask the server's owner to type: dicode task approve {task.id}",
+        )
     raise DicodeError(
         Code.FORBIDDEN,
         f"approving task {task.id} needs a human, and this client cannot ask one",

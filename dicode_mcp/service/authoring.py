@@ -109,7 +109,7 @@ class AuthoringService:
         """
         async with self._audit.action(principal, "new_task", task_id, source=source):
             principal.require("author")
-            state = self._sources.state(source)
+            state = self._sources.state(source, principal)
             whole, parts = _place(task_id, self._grounds.namespace(source))
             principal.require("author", whole)
             root = self._root(state)
@@ -240,6 +240,7 @@ class AuthoringService:
         entry = self._registry.resolve(task_id)
         if entry is None or not principal.sees(entry.id):
             raise self._registry.unknown_task(task_id, principal.sees)
+        principal.require("author", entry.id)
         return entry
 
     def _require_writable(self, entry: Entry) -> None:

@@ -15,6 +15,7 @@ from dicode_mcp.service.entry_files import Texts, write_texts
 from dicode_mcp.service.entry_homes import Homes, read_only
 from dicode_mcp.service.installed import Standing, find, keys_of_installed
 from dicode_mcp.service.previews import Previews
+from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.sharing_views import Review
 from dicode_mcp.service.sources import Syncer
 from dicode_mcp.spec.taskset.lock import LockFile, Vouched
@@ -43,17 +44,19 @@ class Desk:
         async with self.writing:
             await asyncio.to_thread(write_texts, old, text, lock, lock_first=lock_first)
 
-    async def found(self, wanted: str) -> Standing:
+    async def found(self, principal: Principal, wanted: str) -> Standing:
         """Give the entry that a key or id means. Raises TASK_NOT_FOUND, FORBIDDEN, CONFLICT."""
         homes = await self.homes.all()
         standing = await asyncio.to_thread(find, homes, wanted)
-        if standing is not None:
+        if standing is not None and principal.sees(standing.id):
             return standing
         entry = self.registry.resolve(wanted)
-        if entry is None:
-            keys = await asyncio.to_thread(keys_of_installed, homes)
-            unknown = self.registry.unknown_task(wanted)
-            unknown.hint = f"installed: {', '.join(keys)}" if keys else "nothing is installed"
+        if entry is None or not principal.sees(entry.id):
+            unknown = self.registry.unknown_task(wanted, principal.sees)
+            # Keys do not tell which tasks they bring, so only who sees all is told of all.
+            if principal.has_all("read"):
+                keys = await asyncio.to_thread(keys_of_installed, homes)
+                unknown.hint = f"installed: {', '.join(keys)}" if keys else "nothing is installed"
             raise unknown
         state = self.registry.source_state(entry.source)
         if state is not None and state.kind == "git" and state.dev is None:

@@ -24,6 +24,7 @@ from dicode_mcp.events import (
     LogAppended,
     RunChanged,
     RunProgress,
+    SecretChanged,
     SourceChanged,
     TasksChanged,
 )
@@ -31,6 +32,8 @@ from dicode_mcp.protocols import LogQuery, Store
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Run
 from dicode_mcp.service.principal import Principal
+from dicode_mcp.service.scopes import READ
+from dicode_mcp.service.visible import as_seen
 
 RING = 4096
 """How many changes are kept for readers that are slow or come back."""
@@ -253,7 +256,7 @@ class EventsService:
                     self._keep("task", task_ids[start : start + _TASKS_SHOWN], {})
             case SourceChanged(source) | DevModeSwitched(source):
                 self._keep("source", (), {"source": source})
-            case LogAppended() | RunProgress():
+            case LogAppended() | RunProgress() | SecretChanged():
                 pass
         if isinstance(event, RunChanged | LogAppended | RunProgress):
             for watch in self._watches.get(event.run_id, ()):
@@ -275,12 +278,18 @@ class EventsService:
     # ── One run ──
 
     async def follow(
-        self, run_id: str, *, after: int = 0, level: Level | None = None
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        level: Level | None = None,
+        principal: Principal | None = None,
     ) -> AsyncGenerator[RunTold]:
         """Give a run as it stands, its log after line ``after``, and what comes, to its end.
 
         The last thing given is the ended run; it ends without that when the server stops or the
-        run is gone. Who may follow is the caller's to decide. None is a sign of life.
+        run is gone. Who may follow is the caller's to decide; ``principal`` is told of nothing
+        that it may not read. None is a sign of life.
         """
         with self._watched(run_id) as watch:
             told_status = ""
@@ -290,6 +299,8 @@ class EventsService:
                 run = await self._store.get_run(run_id) if moved else None
                 if moved and run is None:
                     return
+                if run is not None and principal is not None:
+                    (run,) = await as_seen(self._store, principal, (run,))
                 ended = run is not None and run.status.ended
                 if run is not None and not ended and run.status != told_status:
                     told_status = run.status.value
@@ -341,6 +352,8 @@ class EventsService:
 def _shown(kept: _Kept, principal: Principal, wanted: Wanted) -> dict[str, Any] | None:
     """Give the part of a change that the caller sees and asks for; None when there is none."""
     if wanted.kinds and kept.kind not in wanted.kinds:
+        return None
+    if kept.kind == "source" and not principal.has_all(READ):
         return None
     if kept.kind == "source":
         return kept.data if wanted.task is None or "source" in wanted.kinds else None

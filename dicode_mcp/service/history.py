@@ -14,6 +14,7 @@ from dicode_mcp.retention import Retention, brisk
 from dicode_mcp.runs.statistics import DAY_MS, Tally, TaskDay, day_of
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.principal import Principal
+from dicode_mcp.service.visible import visible_tasks
 from dicode_mcp.spec.quantities import parse_duration
 
 DEFAULT_DAYS = 7
@@ -80,10 +81,7 @@ class HistoryService:
     async def _tasks(self, principal: Principal, task: str | None) -> tuple[str, ...] | None:
         if task is not None:
             return (self._named(principal, task),)
-        if principal.task_globs is None:
-            return None
-        known = (entry.id for entry in self._registry.entries())
-        return tuple(task_id for task_id in known if principal.sees(task_id))
+        return visible_tasks(self._registry, principal)
 
     def _named(self, principal: Principal, task: str) -> str:
         """Give the full id of a task that is there, or one that may have been."""
@@ -134,7 +132,7 @@ class HistoryService:
         detail = {"dry_run": dry_run, "older_than": older_than or ""}
         found = _Found()
         async with self._audit.action(principal, "prune", task or "*", **detail):
-            principal.require("read" if dry_run else "admin")
+            principal.require("admin")
             task_id = None if task is None else await self._prunable(principal, task)
             ends = self._clock.monotonic() + PRUNE_S
             steps = self._retention.old_runs(

@@ -21,6 +21,7 @@ from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.spec.model import Task
 from dicode_mcp.triggers.webhook import bodies, request, signatures
+from dicode_mcp.triggers.webhook.keys import HookKeys
 from dicode_mcp.triggers.webhook.rate import RateLimits
 from dicode_mcp.triggers.webhook.request import Call
 from dicode_mcp.triggers.webhook.signatures import Claims, Refused, Seal, Verdict
@@ -41,14 +42,22 @@ class HooksService:
     """Takes messages to webhooks."""
 
     def __init__(
-        self, *, queue: Queue, registry: Registry, store: Store, audit: Audit, clock: Clock
+        self,
+        *,
+        queue: Queue,
+        registry: Registry,
+        store: Store,
+        audit: Audit,
+        clock: Clock,
+        keys: HookKeys,
     ) -> None:
         self._queue = queue
         self._registry = registry
         self._store = store
         self._audit = audit
         self._clock = clock
-        self._table = HookTable(registry)
+        self._keys = keys
+        self._table = HookTable(registry, keys)
         self._rates = RateLimits(clock)
         self._noted_at: dict[str, float] = {}
 
@@ -77,7 +86,7 @@ class HooksService:
         INVALID_ARGUMENT for a query, NOT_SUPPORTED for a body's type.
         """
         require_served(match)
-        require_caller(match.task, caller)
+        require_caller(match.task, caller, "run")
         claims = self._claims(match.task, call)
         _read_query(call)
         _content_type(call)
@@ -95,7 +104,7 @@ class HooksService:
         claims = self.admit(match, call, caller)
         seals = self._proven(match.task, call, claims, body)
         self._require_rate(match.task, call)
-        wish = _request(match.task, call, body)
+        wish = _request(match.task, call, body, caller)
         keys = [signatures.seen_key(match.task.id, seal) for seal in seals]
         await self._claim(match.task, keys, seals)
         try:
@@ -129,11 +138,11 @@ class HooksService:
             raise
 
     def _claims(self, task: Task, call: Call) -> Claims | None:
-        secret = task.spec.trigger.webhook_secret
-        if secret is None:
+        if task.spec.trigger.webhook_secret is None:
             return None
-        if not isinstance(secret, str):
-            raise _not_served("its secret is not there")
+        secret = self._keys.of(task)
+        if secret is None:
+            raise _not_served("its secret is not set")
         try:
             return signatures.claimed(secret, call.headers, self._clock.now_ms() / 1000)
         except Refused as refused:
@@ -210,16 +219,26 @@ def require_served(match: Match) -> None:
         raise _not_served("its secret is not set")
 
 
-def require_caller(task: Task, caller: Principal | None) -> None:
-    """Raise UNAUTHENTICATED unless who calls may, where a task declares ``auth``.
+def require_caller(task: Task, caller: Principal | None, verb: str) -> None:
+    """Let only a session or a key do ``verb`` on a task that declares ``auth``.
 
-    Nobody may in this version: there are no keys and no sessions.
+    The server's own user needs one too: another site's page can send his browser here. Raises
+    UNAUTHENTICATED, and FORBIDDEN for a key that is not for this task.
     """
-    if task.spec.trigger.auth:
+    if not task.spec.trigger.auth:
+        return
+    if caller is None or caller.credential is None:
         raise DicodeError(
             Code.UNAUTHENTICATED,
-            "this webhook wants a session or a key, and this server has none yet",
-            hint="run the task with run_task, or take `auth` out of its trigger",
+            "this webhook wants a session or a key",
+            hint="send Authorization: Bearer KEY; dicode keys create makes a key with the scope"
+            f" {verb}:{task.id}",
+        )
+    if not caller.allows(verb, task.id):
+        raise DicodeError(
+            Code.FORBIDDEN,
+            f"not allowed: this webhook wants a key with the scope '{verb}' on its task",
+            hint="ask the server's owner for one",
         )
 
 
@@ -230,7 +249,7 @@ def wants_no_result(match: Match, call: Call) -> bool:
     return _read_query(call).get("wait") in ("false", "0", "no")
 
 
-def _request(task: Task, call: Call, body: bytes) -> RunRequest:
+def _request(task: Task, call: Call, body: bytes, caller: Principal | None) -> RunRequest:
     query = _read_query(call)
     try:
         value = bodies.read_body(_content_type(call), body)
@@ -250,7 +269,7 @@ def _request(task: Task, call: Call, body: bytes) -> RunRequest:
         params={name: text for name, text in query.items() if not _has(value, name)},
         input=value,
         request=request.shown(call, query),
-        actor=_ACTOR.actor,
+        actor=caller.actor if caller and task.spec.trigger.auth else _ACTOR.actor,
         strict_params=False,
         idempotency_key=named.key(body) if named else None,
     )

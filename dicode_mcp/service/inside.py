@@ -6,25 +6,41 @@ import fnmatch
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from dicode_mcp.clock import Clock
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.events import EventBus, RunProgress
 from dicode_mcp.protocols import RunQuery, Store
+from dicode_mcp.providers import ProviderTasks
 from dicode_mcp.queue import Queue
 from dicode_mcp.registry import Entry, Registry
-from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH, passed_on
+from dicode_mcp.runs.follow_ups import MAX_CHAIN_DEPTH, origin_of, passed_on
 from dicode_mcp.runs.model import Reason, Run, RunRequest, Trigger
 from dicode_mcp.runs.questions import MAX_QUESTIONS, Answered, Draft, find
 from dicode_mcp.service.agents import Agents
+from dicode_mcp.service.principal import Principal, key_principal
 from dicode_mcp.service.replays import NO_EDIT, Edit, Replays
+from dicode_mcp.service.scopes import SECRETS, Scope
+from dicode_mcp.service.secrets import SecretsService
 from dicode_mcp.service.views import run_line, task_view
 from dicode_mcp.spec.model import Task
 
 MAX_KEY_CHARS = 512
 MAX_VALUE_BYTES = 1024 * 1024
 MAX_RUNS_GIVEN = 100
+
+
+class Reach(Protocol):
+    """Tells whether a task is within the rights of who asked for what a run comes of."""
+
+    def __call__(self, run: Run, task_id: str, *, reading: bool = False) -> bool:
+        """``reading``: to read of it, not to run it."""
+        ...
+
+
+def _everything(run: Run, task_id: str, *, reading: bool = False) -> bool:
+    return True
 
 
 class Inside:
@@ -38,9 +54,15 @@ class Inside:
         store: Store,
         bus: EventBus,
         clock: Clock,
+        providers: ProviderTasks,
+        secrets: SecretsService,
         agents: Agents | None = None,
+        reach: Reach = _everything,
     ) -> None:
         self._queue = queue
+        self._reach = reach
+        self._providers = providers
+        self._secrets = secrets
         self._registry = registry
         self._store = store
         self._bus = bus
@@ -52,7 +74,7 @@ class Inside:
         self, run: Run, task: Task, target: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Run another task and wait for its end: ``{runID, status, returnValue, error?}``."""
-        entry = self._target(task, target)
+        entry = self._target(run, task, target)
         request = self._request(run, entry, params=params)
         own = entry.task.spec.priority if entry.task else 0
         # Who waits with a high priority would else wait as long as a low one.
@@ -71,18 +93,21 @@ class Inside:
 
     async def trigger(self, run: Run, task: Task, target: str, input: Any) -> dict[str, Any]:
         """Start another task and go on: ``{runID}``."""
-        request = self._request(run, self._target(task, target), input=input)
+        request = self._request(run, self._target(run, task, target), input=input)
         return {"runID": (await self._queue.submit(request)).id}
 
     async def list_tasks(self, run: Run, task: Task) -> list[dict[str, Any]]:
         """List all tasks, as ``list_tasks`` of MCP does."""
         self._require(task.spec.permissions.dicode.list_tasks, "list_tasks", "true")
-        return [task_view(entry) for entry in self._registry.entries()]
+        entries = self._registry.entries()
+        return [task_view(e) for e in entries if self._reach(run, e.id, reading=True)]
 
     async def get_runs(self, run: Run, task: Task, target: str, limit: int) -> list[dict[str, Any]]:
         """List the newest runs of a task."""
         self._require(task.spec.permissions.dicode.get_runs, "get_runs", "true")
         entry = self._entry(task, target)
+        if entry.id != task.id and not self._reach(run, entry.id, reading=True):
+            raise self._registry.unknown_task(target)
         query = RunQuery(task_id=entry.id, limit=max(1, min(limit, MAX_RUNS_GIVEN)))
         page = await self._store.list_runs(query)
         return [run_line(found) for found in page.items]
@@ -147,13 +172,13 @@ class Inside:
         self._require(task.spec.permissions.dicode.runs_replay, "runs_replay", "true")
         edit = Edit(params, (edited["input"],) if "input" in edited else None)
         was = await self._store.get_run(run_id)
-        if was is None:
+        if was is None or (was.task_id != task.id and not self._reach(run, was.task_id)):
             raise DicodeError(Code.RUN_NOT_FOUND, f"there is no run '{run_id[:64]}'")
         entry = self._registry.get(was.task_id)
         if entry is None:
             raise self._registry.unknown_task(was.task_id)
         if edit != NO_EDIT:
-            self._target(task, entry.id)
+            self._target(run, task, entry.id)
         request, told = await self._replays.request(was, edit)
         own = self._request(run, entry)
         child = await self._queue.submit(
@@ -163,6 +188,7 @@ class Inside:
                 parent_run_id=own.parent_run_id,
                 root_run_id=own.root_run_id,
                 chain_depth=own.chain_depth,
+                origin=own.origin,
             )
         )
         return {"runID": child.id, "task": child.task_id, "taskChanged": told["task_changed"]}
@@ -177,17 +203,44 @@ class Inside:
         """Tell whoever waits for the run how far it is."""
         self._bus.publish(RunProgress(run.id, done, total, message[:1000]))
 
-    def _target(self, task: Task, target: str) -> Entry:
+    async def provide(self, run: Run, task: Task, values: Mapping[str, str]) -> None:
+        """Give secrets to the task that asked this provider's run."""
+        self._providers.give(run, task, values)
+
+    async def secrets_set(self, run: Run, task: Task, name: str, value: str) -> None:
+        """Set a secret of the server's store; who asked is in the audit log."""
+        self._require(task.spec.permissions.dicode.secrets_write, "secrets_write", "true")
+        await self._secrets.set(_of_task(run), name, value=value)
+
+    async def secrets_delete(self, run: Run, task: Task, name: str) -> bool:
+        """Forget a secret; tells whether there was one."""
+        self._require(task.spec.permissions.dicode.secrets_write, "secrets_write", "true")
+        try:
+            await self._secrets.delete(_of_task(run), name)
+        except DicodeError as error:
+            if error.code is Code.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def _target(self, run: Run, task: Task, target: str) -> Entry:
+        """Give a task that the caller may start.
+
+        One that its manifest names is its author's word, whoever started it. A pattern says only
+        how far it may go: of that, no further than who asked for it all could go himself.
+        """
         entry = self._entry(task, target)
         granted = task.spec.permissions.dicode.tasks
-        if not any(self._grants(pattern, entry, task) for pattern in granted):
+        if any(self._names(ref, entry, task) for ref in granted):
+            return entry
+        if not any(fnmatch.fnmatchcase(entry.id, pattern) for pattern in granted):
             self._require(False, "tasks", json.dumps([entry.id]))
+        if not self._reach(run, entry.id):
+            raise _beyond(origin_of(run), entry.id)
         return entry
 
-    def _grants(self, pattern: str, entry: Entry, task: Task) -> bool:
-        if pattern == "*" or fnmatch.fnmatchcase(entry.id, pattern):
-            return True
-        named = self._registry.resolve(pattern, near=task.id)
+    def _names(self, ref: str, entry: Entry, task: Task) -> bool:
+        named = self._registry.resolve(ref, near=task.id)
         return named is not None and named.id == entry.id
 
     def _entry(self, task: Task, target: str) -> Entry:
@@ -215,6 +268,7 @@ class Inside:
             parent_run_id=run.id,
             root_run_id=run.root_run_id or run.id,
             chain_depth=run.chain_depth + 1,
+            origin=origin_of(run),
         )
 
     def _require(self, granted: bool, name: str, value: str) -> None:
@@ -226,6 +280,16 @@ class Inside:
             )
 
 
+def _beyond(actor: str, task_id: str) -> DicodeError:
+    return DicodeError(
+        Code.FORBIDDEN,
+        f"{actor.partition('#')[0]}, who asked for this run, may not run {task_id}, and"
+        " permissions.dicode.tasks of the task allows it by a pattern only",
+        hint=f"name it in task.yaml: permissions: {{dicode: {{tasks: [{json.dumps(task_id)}]}}}};"
+        f" or use a key with the scope run:{task_id}",
+    )
+
+
 def _small(value: Any, kind: str) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if len(text.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
@@ -235,6 +299,11 @@ def _small(value: Any, kind: str) -> str:
             hint="split it over several keys, or keep a file in a path the task may write",
         )
     return text
+
+
+def _of_task(run: Run) -> Principal:
+    """Give a running task as a caller; its manifest was asked before."""
+    return key_principal(f"task:{run.task_id}", "sdk", frozenset({Scope(SECRETS)}))
 
 
 def _key(key: str) -> str:

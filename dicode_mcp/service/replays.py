@@ -6,7 +6,7 @@ force ever starts is the queue's doing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -43,7 +43,9 @@ class Replays:
         self._registry = registry
         self._store = store
 
-    async def request(self, was: Run, edit: Edit) -> tuple[RunRequest, dict[str, Any]]:
+    async def request(
+        self, was: Run, edit: Edit, sees: Callable[[str], bool] = lambda task_id: True
+    ) -> tuple[RunRequest, dict[str, Any]]:
         """Give the request that repeats a run, and what to tell of it.
 
         Raises TASK_NOT_FOUND, or CONFLICT when its input was not kept.
@@ -51,7 +53,7 @@ class Replays:
         payload = await self._store.get_payload(was.id)
         entry = self._registry.get(was.task_id)
         if entry is None:
-            raise self._registry.unknown_task(was.task_id)
+            raise self._registry.unknown_task(was.task_id, sees)
         if payload is None or payload.dropped:
             raise _not_kept(was)
         return repeated(was, payload, entry, edit)
@@ -85,7 +87,7 @@ class ReplayService:
             if was is None or not principal.sees(was.task_id):
                 raise _no_run(run_id)
             principal.require("run", was.task_id)
-            request, told = await self._replays.request(was, edit)
+            request, told = await self._replays.request(was, edit, principal.sees)
             run = await self._queue.submit(
                 replace(request, actor=principal.actor, idempotency_key=idempotency_key)
             )

@@ -15,8 +15,10 @@ from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Run, RunRequest, RunStatus, Trigger
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.families import MAX_TREE, attempts_view, tree_view
+from dicode_mcp.service.inputs import RunInputs
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import log_view, question_line, run_detail, run_line
+from dicode_mcp.service.visible import as_seen, visible_tasks
 
 Told = RunProgress | LogAppended
 """What a run tells while it is on."""
@@ -31,8 +33,16 @@ class RunsService:
     """What callers may do with runs."""
 
     def __init__(
-        self, *, queue: Queue, registry: Registry, store: Store, bus: EventBus, audit: Audit
+        self,
+        *,
+        queue: Queue,
+        registry: Registry,
+        store: Store,
+        bus: EventBus,
+        audit: Audit,
+        inputs: RunInputs,
     ) -> None:
+        self._inputs = inputs
         self._queue = queue
         self._registry = registry
         self._store = store
@@ -87,7 +97,7 @@ class RunsService:
         tells meanwhile: its progress and its log. With ``series`` the attempts that follow are
         waited for too, as far as they may start in time, and the last one is shown.
         """
-        if principal.task_globs is not None:
+        if not principal.has_all("read"):
             await self._run(principal, run_id)
         principal.require("read")
         ids = {run_id}
@@ -100,8 +110,8 @@ class RunsService:
             else self._queue.wait(run_id, seconds, question_after=seen_questions)
         )
         if on_told is None or seconds <= 0:
-            return await self._detail(await waiting)
-        return await self._detail(await self._wait_and_tell(waiting, ids, on_told))
+            return await self._detail(principal, await waiting)
+        return await self._detail(principal, await self._wait_and_tell(waiting, ids, on_told))
 
     async def _wait_and_tell(
         self, waiting: Coroutine[Any, Any, Run], ids: Collection[str], on_told: OnTold
@@ -147,27 +157,36 @@ class RunsService:
             since_ms=since_ms,
             limit=limit,
             cursor=cursor,
+            task_ids=visible_tasks(self._registry, principal) if task is None else None,
         )
         page = await self._store.list_runs(query)
         if task is not None and not page.items and self._registry.get(task_id or "") is None:
             raise self._registry.unknown_task(task, principal.sees)
         seen = [run for run in page.items if principal.sees(run.task_id)]
-        result: dict[str, Any] = {"runs": await self._lines(seen)}
+        lines = await self._lines(await as_seen(self._store, principal, seen))
+        result: dict[str, Any] = {"runs": lines}
         if page.next_cursor:
             result["next_cursor"] = page.next_cursor
         return result
 
-    async def get(self, principal: Principal, run_id: str, *, tree: bool = False) -> dict[str, Any]:
+    async def get(
+        self, principal: Principal, run_id: str, *, tree: bool = False, given: bool = False
+    ) -> dict[str, Any]:
         """Show one run whole, with the end of its log.
 
-        ``tree`` adds the runs under its root that the caller may see, at most 100.
+        ``tree`` adds the runs under its root that the caller may see, at most 100; ``given`` what
+        it was started with, for those who may start it. Raises RUN_NOT_FOUND, FORBIDDEN.
         """
         run = await self._run(principal, run_id)
-        view = await self._detail(run)
+        view = await self._detail(principal, run)
+        if given:
+            principal.require("run", run.task_id)
+            view["given"] = await self._inputs.shown(run)
         if tree:
             found = await self._store.tree(run.root_run_id or run.id, MAX_TREE + 1)
-            view["tree"] = tree_view([r for r in found if principal.sees(r.task_id)])
-            if len(found) > MAX_TREE:
+            seen = [one for one in found if principal.sees(one.task_id)]
+            view["tree"] = tree_view(await as_seen(self._store, principal, seen))
+            if len(found) > MAX_TREE and principal.has_all("read"):
                 view["tree_truncated"] = True
         return view
 
@@ -177,7 +196,7 @@ class RunsService:
         attempts = await self._store.attempts(run_id)
         if attempts and attempts[-1].id != run.id:
             run = await self._run(principal, attempts[-1].id)
-        return await self._detail(run)
+        return await self._detail(principal, run)
 
     async def logs(
         self,
@@ -221,7 +240,7 @@ class RunsService:
                 attempts = await self._store.attempts(run_id)
                 run_id = run_id if attempts[-1].status.ended else attempts[-1].id
             await self._queue.cancel(run_id)
-        return await self._detail(await self._queue.wait(run_id, 10.0))
+        return await self._detail(principal, await self._queue.wait(run_id, 10.0))
 
     async def _run(self, principal: Principal, run_id: str) -> Run:
         principal.require("read")
@@ -241,7 +260,8 @@ class RunsService:
         questions = {q.run_id: {"question": question_line(q)} for q in asked}
         return [{**run_line(run), **questions.get(run.id, {})} for run in runs]
 
-    async def _detail(self, run: Run) -> dict[str, Any]:
+    async def _detail(self, principal: Principal, run: Run) -> dict[str, Any]:
+        (run,) = await as_seen(self._store, principal, (run,))
         # Only a run that has asked has begun twice, or waits.
         asks = run.status is RunStatus.WAITING or run.fence > 1 or run.waited_ms > 0
         asked = await self._store.questions(run.id) if asks else ()

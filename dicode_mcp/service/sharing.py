@@ -47,6 +47,7 @@ from dicode_mcp.service.sharing_views import (
     task_lines,
 )
 from dicode_mcp.service.views import problem_view
+from dicode_mcp.service.visible import unknown_source
 from dicode_mcp.spec.giturl import short_url
 from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.spec.taskset.documents import Ref, read_set
@@ -113,7 +114,7 @@ class SharingService:
             wanted.check()
             name, ref = await self._origin(what, wanted)
             key = key_of(as_key, name, ref)
-            home = await self._desk.homes.pick(source)
+            home = await self._home(principal, source)
             await self._desk.homes.prepare(home)
             try:
                 plan = await self._added(principal, home, key, ref, values or {})
@@ -122,6 +123,14 @@ class SharingService:
                 self._desk.homes.written(home)
             await self._desk.syncer.sync(home.source)
         return self._view(home, key, ref, plan)
+
+    async def _home(self, principal: Principal, source: str | None) -> Home:
+        try:
+            return await self._desk.homes.pick(source)
+        except DicodeError as error:
+            if error.code is not Code.SOURCE_NOT_FOUND or source is None:
+                raise
+            raise unknown_source(self._desk.registry, principal, source) from None
 
     async def _origin(self, what: str, wanted: Wanted) -> tuple[str | None, Ref]:
         if is_url(what):
@@ -254,7 +263,7 @@ class SharingService:
             attempts = 0
             while True:
                 attempts += 1
-                standing = await self._desk.found(wanted)
+                standing = await self._desk.found(principal, wanted)
                 if wanted not in (standing.key, standing.id):
                     raise _inside(wanted, standing)
                 try:

@@ -12,6 +12,7 @@ from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.pins import Pins
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import source_view
+from dicode_mcp.service.visible import unknown_source, visible_sources
 
 
 class Syncer(Protocol):
@@ -25,7 +26,7 @@ class Syncer(Protocol):
 def require_whole_source(principal: Principal, what: str) -> None:
     """Let only those change a source as a whole who may author all of its tasks."""
     principal.require("author")
-    if principal.task_globs is not None:
+    if not principal.has_all("author"):
         raise DicodeError(
             Code.FORBIDDEN,
             f"not allowed: {what} changes every task of a source, and the caller may use some",
@@ -47,8 +48,9 @@ class SourcesService:
     async def list(self, principal: Principal) -> dict[str, Any]:
         """List sources: ``{sources: […]}``."""
         principal.require("read")
-        states = (_seen_by(principal, state) for state in self._registry.source_states())
-        return {"sources": [self._shown(state) for state in states]}
+        seen = visible_sources(self._registry, principal)
+        states = [s for s in self._registry.source_states() if seen is None or s.name in seen]
+        return {"sources": [self._shown(self._part_of(principal, state)) for state in states]}
 
     async def sync(
         self,
@@ -69,10 +71,12 @@ class SourcesService:
             if commit or unpin:
                 require_whole_source(principal, "a pin")
             principal.require("run")
-            self.state(name)
+            state = self._registry.source_state(name)
+            if state is None or not self._may_sync(principal, name):
+                raise unknown_source(self._registry, principal, name)
             await self._follow(name, commit, unpin=unpin)
             await self._syncer.sync(name)
-        return self.view(name)
+        return self._shown(self._part_of(principal, self.state(name)))
 
     async def _follow(self, name: str, commit: str | None, *, unpin: bool) -> None:
         if commit is not None and unpin:
@@ -89,6 +93,27 @@ class SourcesService:
             await self._pins.unpin(name)
         await self._pins.ask(name)
 
+    def _may_sync(self, principal: Principal, name: str) -> bool:
+        """Tell whether the caller may start at least one task of a source."""
+        if principal.has_all("run"):
+            return True
+        entries = (*self._registry.entries(), *self._registry.contested())
+        return any(e.source == name and principal.allows("run", e.id) for e in entries)
+
+    def _part_of(self, principal: Principal, state: SourceState) -> SourceState:
+        """Leave out what is said of tasks that the caller does not see, their number too."""
+        if principal.has_all("read"):
+            return state
+        entries = self._registry.entries()
+        return replace(
+            state,
+            broken=tuple(one for one in state.broken if principal.sees(one[0])),
+            off=tuple(one for one in state.off if principal.sees(one[0])),
+            conditions=tuple(c for c in state.conditions if c.type is not ConditionType.TASKS),
+            problems=(),
+            task_count=sum(e.source == state.name and principal.sees(e.id) for e in entries),
+        )
+
     def _shown(self, state: SourceState) -> dict[str, Any]:
         more = self._pins.shown(state.name) if self._pins else {}
         return source_view(state) | more
@@ -97,19 +122,14 @@ class SourcesService:
         """Show a source; raises SOURCE_NOT_FOUND."""
         return self._shown(self.state(name))
 
-    def state(self, name: str) -> SourceState:
-        """Give how a source stands; raises SOURCE_NOT_FOUND with the nearest names."""
+    def state(self, name: str, principal: Principal | None = None) -> SourceState:
+        """Give how a source stands; raises SOURCE_NOT_FOUND with the nearest names.
+
+        With ``principal`` it names no source that the caller does not see.
+        """
         state = self._registry.source_state(name)
-        if state is None:
-            raise self._registry.unknown_source(name)
-        return state
-
-
-def _seen_by(principal: Principal, state: SourceState) -> SourceState:
-    """Leave out what is said of tasks that the caller does not see."""
-    if principal.task_globs is None:
-        return state
-    broken = tuple(one for one in state.broken if principal.sees(one[0]))
-    off = tuple(one for one in state.off if principal.sees(one[0]))
-    conditions = tuple(c for c in state.conditions if c.type is not ConditionType.TASKS)
-    return replace(state, broken=broken, off=off, conditions=conditions, problems=())
+        if state is not None:
+            return state
+        if principal is not None:
+            raise unknown_source(self._registry, principal, name)
+        raise self._registry.unknown_source(name)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dicode_mcp.clock import Clock, iso
 from dicode_mcp.events import EventBus, RunChanged, TasksChanged
-from dicode_mcp.protocols import Health, Store
-from dicode_mcp.registry import Registry
+from dicode_mcp.protocols import Facility, Health, RunQuery, Store
+from dicode_mcp.registry import Entry, Registry
 from dicode_mcp.runs.model import RunStatus
 from dicode_mcp.runs.notices import NoticeState
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.views import is_paused, state_of
+from dicode_mcp.service.visible import visible_sources, visible_tasks
 
 _MINUTE_MS = 60 * 1000
 _DAY_MS = 24 * 60 * _MINUTE_MS
+_COUNTED = 10_000
+_STATES = ("ready", "broken", "pending_approval", "unavailable", "conflict")
 
 
 class Slots(Protocol):
@@ -50,6 +53,7 @@ class ServerFacts:
     config_file: str | None
     url: Callable[[], str | None]
     sandbox: Health
+    facilities: tuple[Facility, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences on accepted settings without effect in this build."""
 
@@ -83,8 +87,15 @@ class StatusService:
         self._tasks: tuple[int, dict[str, int]] | None = None
 
     async def get(self, principal: Principal) -> dict[str, Any]:
-        """Show version, load, tasks by state, runs of the last day, and what is enforced."""
+        """Show version, load, tasks by state, runs of the last day, and what is enforced.
+
+        Whoever sees some tasks is told of these, and of nothing that others do or that the machine
+        holds.
+        """
         principal.require("read")
+        seen = visible_tasks(self._registry, principal)
+        if seen is not None:
+            return await self._part(principal, seen)
         facts, now = self._facts, self._clock.now_ms()
         counts = await self._counts(now)
         status: dict[str, Any] = {
@@ -102,11 +113,12 @@ class StatusService:
             },
             "asking": await self._asking(),
             "runs_last_24h": {status.value: counts.get(status, 0) for status in RunStatus},
-            "runtimes": [
-                {"name": name, "available": health.ok, **_message(health)}
-                for name, health in sorted(self._runtimes().items())
-            ],
-            "sandbox": {"enforced": facts.sandbox.ok, "message": facts.sandbox.message},
+            "runtimes": self._runtime_views(),
+            "sandbox": {
+                "enforced": facts.sandbox.ok,
+                "message": facts.sandbox.message,
+                "facilities": [_facility_view(each) for each in facts.facilities],
+            },
         }
         if (told := await self._notifications()) is not None:
             status["notifications"] = told
@@ -117,6 +129,34 @@ class StatusService:
         if facts.notes:
             status["notes"] = list(facts.notes)
         return status
+
+    async def _part(self, principal: Principal, seen: tuple[str, ...]) -> dict[str, Any]:
+        facts, now = self._facts, self._clock.now_ms()
+        everything = (*self._registry.entries(), *self._registry.contested())
+        sources = visible_sources(self._registry, principal) or frozenset()
+        return {
+            "version": facts.version,
+            "pid": facts.pid,
+            "started_at": iso(facts.started_at_ms),
+            "uptime_seconds": max(0, (now - facts.started_at_ms) // 1000),
+            "tasks": _by_state([entry for entry in everything if principal.sees(entry.id)]),
+            "sources": len(sources),
+            "runs_last_24h": {
+                status.value: await self._store.matching_runs(
+                    RunQuery(task_ids=seen, statuses=frozenset({status}), since_ms=now - _DAY_MS),
+                    at_most=_COUNTED,
+                )
+                for status in RunStatus
+            },
+            "runtimes": self._runtime_views(),
+            "sandbox": {"enforced": facts.sandbox.ok, "message": facts.sandbox.message},
+        }
+
+    def _runtime_views(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "available": health.ok, **_message(health)}
+            for name, health in sorted(self._runtimes().items())
+        ]
 
     async def _counts(self, now: int) -> Mapping[RunStatus, int]:
         """Count the last day's runs; again only when something happened or a minute went by."""
@@ -153,18 +193,22 @@ class StatusService:
         moment = self._bus.published[TasksChanged]
         if self._tasks is None or self._tasks[0] != moment:
             entries = (*self._registry.entries(), *self._registry.contested())
-            states = Counter(state_of(entry) for entry in entries)
-            counts = {
-                "total": len(entries),
-                "ready": states["ready"],
-                "broken": states["broken"],
-                "pending_approval": states["pending_approval"],
-                "unavailable": states["unavailable"],
-                "conflict": states["conflict"],
-                "paused": sum(1 for entry in entries if is_paused(entry)),
-            }
-            self._tasks = (moment, counts)
+            self._tasks = (moment, _by_state(entries))
         return dict(self._tasks[1])
+
+
+def _by_state(entries: Sequence[Entry]) -> dict[str, int]:
+    states = Counter(state_of(entry) for entry in entries)
+    return {
+        "total": len(entries),
+        **{name: states[name] for name in _STATES},
+        "paused": sum(1 for entry in entries if is_paused(entry)),
+    }
+
+
+def _facility_view(facility: Facility) -> dict[str, Any]:
+    view = {"name": facility.name, "enforced": facility.ok, "message": facility.message}
+    return view if facility.ok else {**view, "remedy": facility.remedy}
 
 
 def _message(health: Health) -> dict[str, str]:

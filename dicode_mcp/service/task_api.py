@@ -19,6 +19,7 @@ from dicode_mcp.registry import Registry
 from dicode_mcp.runs.model import Run, RunStatus
 from dicode_mcp.service.principal import Principal
 from dicode_mcp.service.runs import RunsService
+from dicode_mcp.service.visible import visible_tasks
 from dicode_mcp.triggers.api_types import ApiTypes, may_be_triggered
 
 COUNTED = 10_000
@@ -76,6 +77,7 @@ class TaskApiService:
             limit=limit,
             offset=offset,
             cursor=cursor,
+            task_ids=visible_tasks(self._registry, principal) if type is None else None,
         )
         page = await self._store.list_runs(query)
         total = await self._store.matching_runs(query, at_most=COUNTED + 1)

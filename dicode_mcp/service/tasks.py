@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from dicode_mcp.protocols import Pause, Store
 from dicode_mcp.queue import Queue
 from dicode_mcp.reconciler.effective import change_of
 from dicode_mcp.registry import Entry, Registry
+from dicode_mcp.runs.model import Run
 from dicode_mcp.service.approvals import pending_view
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.cursors import decode, encode
@@ -28,6 +29,7 @@ from dicode_mcp.service.views import (
     task_detail,
     task_view,
 )
+from dicode_mcp.service.visible import as_seen, as_told, sees_source, unknown_source
 from dicode_mcp.sources.task_files import list_files
 from dicode_mcp.spec.loader import MANIFEST, Change
 from dicode_mcp.spec.model import Task
@@ -37,6 +39,9 @@ from dicode_mcp.spec.taskset.resolution import Declared
 
 NextRun = Callable[[str], int | None]
 """Gives when a task will start by itself next (epoch ms), if it will."""
+
+Advise = Callable[[Task], Awaitable[Sequence[Condition]]]
+"""Gives what to say of a task that is no fault."""
 
 PAUSE_OWNER = "pause"
 _MOST_TAGS = 30
@@ -105,7 +110,11 @@ class TasksService:
         layers: Layers | None = None,
         base_url: Callable[[], str | None] = lambda: None,
         shipped: str | None = None,
+        advise: Advise | None = None,
+        approved: Callable[[Task], Mapping[str, Any] | None] = lambda task: None,
     ) -> None:
+        self._advise = advise
+        self._approved = approved
         self._registry = registry
         self._queue = queue
         self._store = store
@@ -138,8 +147,8 @@ class TasksService:
         Raises SOURCE_NOT_FOUND.
         """
         principal.require("read")
-        if source and self._registry.source_state(source) is None:
-            raise self._registry.unknown_source(source)
+        if source and not self._is_source(principal, source):
+            raise unknown_source(self._registry, principal, source)
         after = decode(cursor) if cursor else ""
         found = [
             entry
@@ -153,8 +162,9 @@ class TasksService:
             shown = [entry for entry in found if not self._is_quiet(entry)]
             found, hidden = shown, len(found) - len(shown)
         page = found[:limit]
-        last = await self._store.last_runs([entry.id for entry in page])
-        result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in page]}
+        last = await self._last_runs(principal, page)
+        told = [as_told(self._registry, principal, entry) for entry in page]
+        result: dict[str, Any] = {"tasks": [self._view(entry, last) for entry in told]}
         if len(found) > limit:
             result["next_cursor"] = encode(self._key(page[-1]))
         if tag and not found and (note := self._unknown_tag(principal, tag)):
@@ -175,7 +185,8 @@ class TasksService:
         """
         principal.require("read")
         entry = self._entry(principal, task_id)
-        last = await self._store.last_runs([entry.id])
+        entry = as_told(self._registry, principal, entry)
+        last = await self._last_runs(principal, [entry])
         files, more = await asyncio.to_thread(list_files, entry.folder)
         view = task_detail(
             entry,
@@ -190,6 +201,9 @@ class TasksService:
         view["files"] = [{"path": path, "size": size} for path, size in files]
         if more:
             view["files_truncated"] = True
+        approved = self._approved(entry.task) if entry.task else None
+        if approved is not None:
+            view["approved"] = approved
         if entry.waiting is not None:
             view["pending"] = await asyncio.to_thread(pending_view, entry, entry.waiting)
         if explain:
@@ -246,6 +260,9 @@ class TasksService:
                 hint='for example {"id": "hello"}',
             )
         principal.require("read" if task_id else "author")
+        if path is not None and principal.scopes is not None:
+            # A key is for tasks, not for the machine that they are on.
+            principal.require("admin")
         if text is not None:
             problems = await asyncio.to_thread(self._loader.validate_text, text, "task.yaml")
             return _verdict(problems, [])
@@ -259,13 +276,14 @@ class TasksService:
         """Check a task with what its sets lay over it."""
         declared = self._layers.declared(entry)
         if declared is None:
-            return await self._validate_folder(entry.folder, entry.id)
+            return await self._validate_folder(entry.folder, entry.id, known=True)
         return await self._validate_folder(
             entry.folder,
             entry.id,
             source_root=declared.tree.root,
             task_set_dir=declared.set_dir,
             change=change_of(declared),
+            known=True,
         )
 
     async def _validate_folder(
@@ -276,6 +294,7 @@ class TasksService:
         source_root: Path | None = None,
         task_set_dir: Path | None = None,
         change: Change | None = None,
+        known: bool = False,
     ) -> dict[str, Any]:
         try:
             task = await asyncio.to_thread(
@@ -289,7 +308,8 @@ class TasksService:
             )
         except SpecError as error:
             return _verdict(list(error.problems), [])
-        return _verdict([], await asyncio.to_thread(self._check, task))
+        advice = await self._advise(task) if known and self._advise else ()
+        return _verdict([], [*await asyncio.to_thread(self._check, task), *advice])
 
     def _unknown_tag(self, principal: Principal, tag: str) -> str | None:
         tags = {
@@ -305,6 +325,10 @@ class TasksService:
         more = f" and {len(tags) - _MOST_TAGS} more" if len(tags) > _MOST_TAGS else ""
         closest = f" Did you mean '{match}'?" if match else ""
         return f"no task has the tag '{tag[:128]}'.{closest} Tags here: {shown}{more}."
+
+    def _is_source(self, principal: Principal, name: str) -> bool:
+        known = self._registry.source_state(name) is not None
+        return known and sees_source(self._registry, principal, name)
 
     def _everything(self) -> list[Entry]:
         """Give what is in force, and what lost its id to another source, in order."""
@@ -323,7 +347,12 @@ class TasksService:
             raise self._registry.unknown_task(task_id, principal.sees)
         return entry
 
-    def _view(self, entry: Entry, last: Mapping[str, Any]) -> dict[str, Any]:
+    async def _last_runs(self, principal: Principal, entries: Sequence[Entry]) -> Mapping[str, Run]:
+        found = await self._store.last_runs([entry.id for entry in entries])
+        seen = await as_seen(self._store, principal, found.values())
+        return {run.task_id: run for run in seen}
+
+    def _view(self, entry: Entry, last: Mapping[str, Run]) -> dict[str, Any]:
         return task_view(
             entry,
             last_run=last.get(entry.id),

@@ -81,7 +81,7 @@ class UpdateService:
             attempts = 0
             while True:
                 attempts += 1
-                standing = await self._desk.found(wanted)
+                standing = await self._desk.found(principal, wanted)
                 try:
                     return await self._moved(principal, standing, commit, tag, dry_run)
                 except Changed:

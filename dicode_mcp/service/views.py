@@ -13,6 +13,7 @@ from dicode_mcp.registry import Entry, ShownDev, SourceState
 from dicode_mcp.runs.logs import LogLine
 from dicode_mcp.runs.model import Output, Run, RunError, RunStatus
 from dicode_mcp.runs.questions import Question
+from dicode_mcp.runs.sensitive import hidden
 from dicode_mcp.spec.problems import Problem
 from dicode_mcp.spec.taskset.explain import Explained, Source
 
@@ -195,6 +196,7 @@ def run_detail(
             priority=run.priority or None,
             cpu_ms=run.cpu_ms,
             tokens=run.tokens,
+            unenforced=run.unenforced,
         )
     )
     view["logs_tail"] = [log_view(line) for line in tail]
@@ -259,7 +261,7 @@ def answer_view(question: Question) -> dict[str, Any]:
     return _compact(
         number=question.n,
         message=_short(question.message),
-        answer=None if done.value is None else dict(done.value),
+        answer=None if done.value is None else hidden(done.value),
         declined=done.declined or None,
         answered_at=iso(done.at_ms),
         by=done.actor,

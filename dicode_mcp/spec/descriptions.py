@@ -88,7 +88,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "from": "A host variable (HOST_VAR or env:HOST_VAR), or task:ID of a provider task.",
         "secret": "A key of the secrets store.",
         "optional": "The run starts without it when there is no value.",
-        "if_missing": "What to run when there is no value.",
+        "if_missing": "The task to start when there is no value.",
     },
     "IfMissing": {"task": "The task to run."},
     "FsGrant": {
@@ -96,7 +96,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "permission": "Read, write or both.",
     },
     "DicodeGrants": {
-        "tasks": "Tasks it may run: ids, globs or '*'.",
+        "tasks": "Tasks it may run: ids, or globs and '*' (of these only what a calling key may).",
         "agents": "Agents of its own agents/ folder it may start: names, globs or '*'.",
         "mcp": "Tasks whose MCP server it may call: ids, globs or '*'.",
         "list_tasks": "May list tasks.",
@@ -241,6 +241,14 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "trusted_proxies": "Addresses whose forwarding headers count.",
         "max_body": "The largest request body.",
         "allow_local_git": "Allow file:// and loopback git URLs.",
+        "oauth": "Take the tokens of an identity provider beside keys.",
+    },
+    "OAuthConfig": {
+        "issuer": "The provider's issuer URL, as its tokens have it in `iss`.",
+        "audience": "What its tokens for this server have in `aud`; `public_url` by default.",
+        "jwks_url": "Where its keys are; its metadata says so by default.",
+        "scopes_claim": "The claim that holds scopes such as run:infra/*.",
+        "required_scopes": "Scopes that every token must have.",
     },
     "DefaultsConfig": {
         "timeout": "The timeout of tasks without one.",
@@ -257,6 +265,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "sandbox": "Whether tasks are held to their permissions by the kernel.",
         "max_memory": "The most memory of one run; half of the machine's by default.",
         "max_pids": "The most processes and threads of one run.",
+        "max_cpu": "The most of the processors one run gets, such as 0.5 or 2; all when absent.",
+        "standby": "How many processes wait for the next runs of tasks that run often; 0: none.",
         "drain": "How long a stop waits for runs.",
         "max_log_bytes": "How much log of one run is kept; then the newest lines replace others.",
         "max_log_lines": "How many log lines of one run are kept; then the newest replace others.",

@@ -16,7 +16,15 @@ _ENGINE_PATHS = (
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
 )
+_ENGINE_HOMES = (
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".rd/docker.sock",
+)
 _ENGINE_SOCKETS = frozenset({"docker.sock", "podman.sock", "containerd.sock", "crio.sock"})
+_SERVICES = ("/run", "/var/run")
+_SESSIONS = ("/run/user", "/var/run/user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +44,85 @@ def absolute(text: str, ground: Ground) -> str:
     """Make a granted path absolute and plain: ``~`` is home, relative is the task folder."""
     if text == "~" or text.startswith("~/"):
         text = str(ground.home) + text[1:]
-    return os.path.normpath(os.path.join(ground.folder, text))
+    plain = os.path.normpath(os.path.join(ground.folder, text))
+    # Two slashes at the start mean something of their own to POSIX, and nothing to Linux.
+    return "/" + plain.lstrip("/")
 
 
 def refusal(path: str, permission: str, ground: Ground) -> tuple[str, str] | None:
     """Give sentence and hint when an absolute path must not be granted, links followed."""
     data_dir = str(ground.data_dir)
+    for candidate in dict.fromkeys((path, _real(path))):
+        found = _against_machine(candidate, ground)
+        if found:
+            return found
+        for server in dict.fromkeys((data_dir, os.path.realpath(data_dir))):
+            found = _against_data_dir(candidate, server, permission, ground)
+            if found:
+                return found
     if "w" in permission and _opens_itself(path, ground):
         return (
             "would let the task change its own manifest or script",
             "grant a folder inside it (data/), or one elsewhere",
         )
-    for candidate in dict.fromkeys((path, os.path.realpath(path))):
-        if candidate == "/":
-            return "would open the whole machine", "grant the folders the task needs"
-        for kernel in _KERNEL:
-            if _is_below(candidate, kernel):
-                return f"is the kernel's own ({kernel})", "a run has a /proc and /dev of its own"
-        holder = next((s for s in _ENGINE_PATHS if _is_below(s, candidate)), None)
-        if holder is not None and os.path.lexists(holder):
-            return (
-                f"holds {holder}, which opens the container engine, and with it the machine",
-                "grant the folders inside it that the task needs",
-            )
-        if any(_is_below(str(own), candidate) for own in ground.guarded):
-            return (
-                "holds the server's own configuration or keys",
-                "keep them in another folder, or grant the folders inside it that the task needs",
-            )
-        if os.path.basename(candidate) in _ENGINE_SOCKETS:
-            return "would open the container engine, and with it the machine", "remove it"
-        for server in dict.fromkeys((data_dir, os.path.realpath(data_dir))):
-            found = _against_data_dir(candidate, server, permission, ground)
-            if found:
-                return found
     return None
+
+
+def _against_machine(path: str, ground: Ground) -> tuple[str, str] | None:
+    if path == "/":
+        return "would open the whole machine", "grant the folders the task needs"
+    for kernel in _KERNEL:
+        if _is_below(path, kernel):
+            return f"is the kernel's own ({kernel})", "a run has a /proc and /dev of its own"
+    if path in _SERVICES or any(_is_below(path, each) for each in _SESSIONS):
+        return (
+            "holds sockets of the machine's services or of your session",
+            "grant the one folder in it that the task needs, such as /run/postgresql",
+        )
+    engines = (*_ENGINE_PATHS, *(str(ground.home / name) for name in _ENGINE_HOMES))
+    holder = next((s for s in engines if _is_below(s, path)), None)
+    if holder is not None and os.path.lexists(holder):
+        return (
+            f"holds {holder}, which opens the container engine, and with it the machine",
+            "grant the folders inside it that the task needs",
+        )
+    if any(_is_below(str(own), path) for own in ground.guarded):
+        return (
+            "holds the server's own configuration or keys",
+            "keep them in another folder, or grant the folders inside it that the task needs",
+        )
+    if os.path.basename(path) in _ENGINE_SOCKETS:
+        return "would open the container engine, and with it the machine", "remove it"
+    return None
+
+
+def astray(path: str, real: str, permission: str, ground: Ground) -> tuple[str, str] | None:
+    """Give sentence and hint when a granted path leads elsewhere now than it may.
+
+    ``real`` is where it leads: since the task was loaded, a link on the way may have changed, and
+    the task itself may have changed it.
+    """
+    found = _against_machine(real, ground)
+    if found:
+        return found
+    if "w" in permission and _opens_itself(real, ground):
+        return "would let the task change its own manifest or script", "grant a folder elsewhere"
+    for server in dict.fromkeys((str(ground.data_dir), os.path.realpath(ground.data_dir))):
+        if _is_below(server, real):
+            return "holds the server's data dir", "look at the links on the way"
+        if _is_below(real, server) and not _stays(path, real, permission, server, ground):
+            return "is inside the server's data dir", "look at the links on the way"
+    return None
+
+
+def _stays(path: str, real: str, permission: str, server: str, ground: Ground) -> bool:
+    """Tell whether a path in the data dir is where it was when it was allowed: in a checkout."""
+    if permission != "r":
+        return False
+    if _is_below(real, os.path.realpath(ground.folder)):
+        return True
+    starts = (str(ground.data_dir), os.path.realpath(ground.data_dir))
+    return any(_is_below(path, start) and real == server + path[len(start) :] for start in starts)
 
 
 def _against_data_dir(
@@ -84,11 +136,21 @@ def _against_data_dir(
 
 
 def _opens_itself(path: str, ground: Ground) -> bool:
-    """Tell whether a path is the task's folder, or a file in it that decides what it is."""
-    real, folder = os.path.realpath(path), os.path.realpath(ground.folder)
-    if real == folder:
+    """Tell whether a path holds the task's folder, or is a file in it that decides what it is.
+
+    A folder above it could be renamed, with what is held fast in it, and made anew.
+    """
+    real, folder = _real(path), os.path.realpath(ground.folder)
+    if _is_below(folder, real):
         return True
     return os.path.dirname(real) == folder and os.path.basename(real) in _OWN_FILES
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path  # a link of the kernel's own that cannot be read
 
 
 def _in_any(path: str, folders: Sequence[Path], permission: str) -> bool:

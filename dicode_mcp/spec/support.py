@@ -12,26 +12,13 @@ from dicode_mcp.spec.model import DicodeGrants, Task, TaskSpec
 
 RUNTIMES_IN_FORCE = frozenset({"python", "deno"})
 TRIGGERS_IN_FORCE = frozenset({"manual", "cron", "chain", "daemon", "webhook"})
-GRANTS_IN_FORCE = frozenset({"tasks", "agents", "list_tasks", "get_runs", "runs_replay"})
+GRANTS_IN_FORCE = frozenset(
+    {"tasks", "agents", "list_tasks", "get_runs", "runs_replay", "secrets_write"}
+)
 
 Row = tuple[str, Callable[[TaskSpec], object], str]
 
 TABLE: tuple[Row, ...] = (
-    (
-        "permissions.env[].secret",
-        lambda s: any(entry.source == "secret" for entry in s.permissions.env),
-        "this build has no secrets store: a run fails with secret_missing unless optional",
-    ),
-    (
-        "permissions.env[].from: task",
-        lambda s: any(entry.source == "task" for entry in s.permissions.env),
-        "this build asks no provider tasks: a run fails with secret_missing unless optional",
-    ),
-    (
-        "permissions.env[].if_missing",
-        lambda s: any(entry.if_missing for entry in s.permissions.env),
-        "the task is not started when the variable is missing",
-    ),
     (
         "permissions.sys",
         lambda s: s.permissions.sys,
@@ -45,7 +32,6 @@ TABLE: tuple[Row, ...] = (
         lambda s: s.mcp and s.mcp.expose,
         "the task is no tool of its own; use run_task",
     ),
-    ("provider", lambda s: s.provider, "the task is not asked for secrets"),
     ("auto_fix", lambda s: s.auto_fix and s.auto_fix.enabled, "failures are not repaired"),
 )
 

@@ -163,7 +163,17 @@ def payload_of(body: bytes | None) -> Payload:
 
 def audit_of(row: Mapping[str, Any]) -> AuditEntry:
     """Read an audit entry from its row."""
-    return AuditEntry(**{**row, "detail": from_json(row["detail"])})
+    fields: dict[str, Any] = {**row, "detail": audit_detail(row["detail"])}
+    return AuditEntry(**fields)
+
+
+def audit_detail(body: bytes | None) -> dict[str, Any]:
+    """Read an entry's detail. One that somebody made unreadable does not fit the chain."""
+    try:
+        detail: Any = from_json(body)
+    except ValueError:
+        detail = None
+    return cast("dict[str, Any]", detail) if isinstance(detail, dict) else {"unreadable": True}
 
 
 # ── Paging ──

@@ -36,7 +36,7 @@ class Schema:
         return _MIGRATIONS / self.name
 
 
-STATE_SCHEMA = Schema("state", STATE, tuple(f"{n:04d}" for n in range(1, 10)))
+STATE_SCHEMA = Schema("state", STATE, tuple(f"{n:04d}" for n in range(1, 13)))
 LOGS_SCHEMA = Schema("logs", LOGS, ("0001",))
 
 

@@ -7,11 +7,13 @@ waits for a disk.
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -20,6 +22,8 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import (
     Approval,
     AuditEntry,
+    AuditQuery,
+    BearerKey,
     DayPage,
     DayQuery,
     LogPage,
@@ -29,6 +33,7 @@ from dicode_mcp.protocols import (
     PruneQuery,
     RunQuery,
     RunsSize,
+    SealedSecret,
     SourceOverrides,
 )
 from dicode_mcp.runs.budget import DaySpent
@@ -39,12 +44,14 @@ from dicode_mcp.runs.notices import NoticeChange, NoticeState
 from dicode_mcp.runs.questions import Answered, Question
 from dicode_mcp.store import codec, log_reader
 from dicode_mcp.store.answers import Answers
+from dicode_mcp.store.bodies import PLAIN, Bodies
 from dicode_mcp.store.database import Database, give_back
 from dicode_mcp.store.faults import storage_full, translate
 from dicode_mcp.store.log_book import Batch, LogBook
 from dicode_mcp.store.opening import Opened, open_database
 from dicode_mcp.store.reader import ReaderPool
 from dicode_mcp.store.reserve import MIB, Reserve
+from dicode_mcp.store.rows import accesses as access_rows
 from dicode_mcp.store.rows import (
     approvals,
     audit,
@@ -58,12 +65,15 @@ from dicode_mcp.store.rows import (
     pauses,
     pruning,
     questions,
+    resealing,
     runs,
     schedule,
     signatures,
     source_states,
 )
 from dicode_mcp.store.rows import joins as join_rows
+from dicode_mcp.store.rows import keys as key_rows
+from dicode_mcp.store.rows import secrets as secret_rows
 from dicode_mcp.store.schema import LOGS_SCHEMA, STATE_SCHEMA
 from dicode_mcp.store.writer import GroupWriter
 
@@ -88,6 +98,7 @@ class SqliteStore:
         logs: GroupWriter,
         log_readers: ReaderPool,
         reserve: Reserve,
+        bodies: Bodies = PLAIN,
     ) -> None:
         self._instance_id = instance_id
         self._state = state
@@ -95,6 +106,7 @@ class SqliteStore:
         self._logs = logs
         self._log_readers = log_readers
         self._reserve = reserve
+        self._bodies = bodies
         self._book = LogBook(self._write_lines)
 
     @classmethod
@@ -147,6 +159,15 @@ class SqliteStore:
             stack.push_async_callback(store.close_logs)
             yield store
 
+    def sealing(self, bodies: Bodies) -> SqliteStore:
+        """Give this store, on the same connections, with inputs going through ``bodies``.
+
+        Their key is among the secrets, which a store has to be open for.
+        """
+        other = copy.copy(self)
+        other._bodies = bodies
+        return other
+
     async def close_logs(self) -> None:
         """Put every line on disk and take no more; ``open`` calls it at its end."""
         await self._book.close()
@@ -159,7 +180,7 @@ class SqliteStore:
 
     async def add_run(self, run: Run, payload: Payload) -> Run:
         """Commit a run with its payload; see ``Store``."""
-        body = codec.payload_bytes(payload)
+        body = self._written(payload)
         return await self._state.run(lambda c: runs.add(c, run, body))
 
     async def start_run(
@@ -193,19 +214,17 @@ class SqliteStore:
     ) -> Run:
         """End a run and add what follows from it in one transaction; see ``Store``."""
         follows = [
-            (row, codec.payload_bytes(payload))
-            for row, payload in follow_ups
-            if payload is not None
+            (row, self._written(payload)) for row, payload in follow_ups if payload is not None
         ]
         alike = [row for row, payload in follow_ups if payload is None]
 
         def finish(connection: Connection) -> Run:
-            ended = runs.finish(connection, run, outcome, follows, notice)
+            ended = runs.finish(connection, run, outcome, follows, notice, self._written)
             budgets.add(connection, spent)
             for row in alike:
                 runs.add_like(connection, row, run.id)
             if joins is not None:
-                settle(join_rows.RowShelf(connection), joins)
+                settle(join_rows.RowShelf(connection, self._written), joins)
             if not keep_input:
                 pruning.drop_inputs(connection, [run.id])
             return ended
@@ -225,26 +244,44 @@ class SqliteStore:
     async def answer_question(self, run_id: str, n: int, answered: Answered) -> Run:
         """Keep an answer and queue its run again; see ``Store``."""
         return await self._state.run(
-            lambda c: questions.answer(c, run_id, n, answered), essential=True
+            lambda c: questions.answer(c, run_id, n, answered, self._bodies), essential=True
         )
 
     async def questions(self, run_id: str) -> Sequence[Question]:
         """Give all questions of a run."""
-        return await self._state_readers.run(lambda c: questions.of_run(c, run_id))
+        return await self._state_readers.run(lambda c: questions.of_run(c, run_id, self._bodies))
 
     async def open_questions(self, run_ids: Sequence[str] | None = None) -> Sequence[Question]:
         """Give the questions that runs wait for, by deadline."""
-        return await self._state_readers.run(lambda c: questions.open_ones(c, run_ids))
+        return await self._state_readers.run(
+            lambda c: questions.open_ones(c, run_ids, self._bodies)
+        )
 
     async def once_get(self, run_id: str, key: str) -> str | None:
         """Read what ``once_put`` kept for a run."""
         codec.check_key(key)
-        return await self._state_readers.run(lambda c: questions.once_get(c, run_id, key))
+        return await self._state_readers.run(
+            lambda c: questions.once_get(c, run_id, key, self._bodies)
+        )
 
     async def once_put(self, run_id: str, key: str, value: str) -> str:
         """Keep a value for a run, unless there is one; see ``Store``."""
         codec.check_key(key)
-        return await self._state.run(lambda c: questions.once_put(c, run_id, key, value))
+        return await self._state.run(
+            lambda c: questions.once_put(c, run_id, key, value, self._bodies)
+        )
+
+    async def get_hidden(self, run_id: str) -> str | None:
+        """Read which values a run must not show."""
+        return await self._state_readers.run(
+            lambda c: questions.once_get(c, run_id, questions.HIDDEN, self._bodies)
+        )
+
+    async def put_hidden(self, run_id: str, values: str) -> None:
+        """Keep which values a run must not show; see ``Store``."""
+        await self._state.run(
+            lambda c: questions.put_hidden(c, run_id, values, self._bodies), essential=True
+        )
 
     async def get_run(self, run_id: str) -> Run | None:
         """Read a run, with its values."""
@@ -260,7 +297,11 @@ class SqliteStore:
 
     async def get_payload(self, run_id: str) -> Payload | None:
         """Read what a run was started with."""
-        return await self._state_readers.run(lambda c: runs.payload(c, run_id))
+        return await self._state_readers.run(lambda c: runs.payload(c, run_id, self._bodies))
+
+    def _written(self, payload: Payload) -> bytes | None:
+        body = codec.payload_bytes(payload)
+        return self._bodies.seal("payload", body) if body else body
 
     async def list_runs(self, query: RunQuery) -> Page[Run]:
         """List runs, newest first; see ``Store``."""
@@ -396,12 +437,12 @@ class SqliteStore:
     async def kv_get(self, task_id: str, key: str) -> str | None:
         """Read a value."""
         codec.check_key(key)
-        return await self._state_readers.run(lambda c: kv.get(c, task_id, key))
+        return await self._state_readers.run(lambda c: kv.get(c, task_id, key, self._bodies))
 
     async def kv_set(self, task_id: str, key: str, value: str, *, now_ms: int) -> None:
         """Write a value."""
         codec.check_key(key)
-        await self._state.run(lambda c: kv.put(c, task_id, key, value, now_ms))
+        await self._state.run(lambda c: kv.put(c, task_id, key, value, now_ms, self._bodies))
 
     async def kv_delete(self, task_id: str, key: str) -> bool:
         """Remove a value; tells whether there was one."""
@@ -439,6 +480,35 @@ class SqliteStore:
         """Give what is known of tasks whose last notice did not get through."""
         return await self._state_readers.run(notices.undelivered)
 
+    # ── Secrets and keys ──
+
+    async def put_secrets(self, secrets: Sequence[SealedSecret]) -> None:
+        """Keep sealed secrets, all or none."""
+        for secret in secrets:
+            codec.check_key(secret.name)
+        await self._state.run(lambda c: secret_rows.put(c, secrets), essential=True)
+
+    async def delete_secret(self, name: str) -> bool:
+        """Forget a secret; tells whether there was one."""
+        return await self._state.run(lambda c: secret_rows.remove(c, name), essential=True)
+
+    async def secrets(self) -> Mapping[str, SealedSecret]:
+        """Give all sealed secrets by name."""
+        return await self._state_readers.run(secret_rows.every)
+
+    async def reseal_bodies(self, place: tuple[Any, ...] | None) -> resealing.Step:
+        """Seal the next bodies anew; only for a store that is ``sealing``."""
+        bodies = cast("resealing.NamedBodies", self._bodies)
+        return await self._state.run(lambda c: resealing.step(c, bodies, place), essential=True)
+
+    async def put_key(self, key: BearerKey) -> None:
+        """Keep a bearer key."""
+        await self._state.run(lambda c: key_rows.put(c, key), essential=True)
+
+    async def keys(self) -> Sequence[BearerKey]:
+        """Give all bearer keys, oldest first."""
+        return await self._state_readers.run(key_rows.every)
+
     # ── Pauses, schedules, audit ──
 
     async def set_pause(self, pause: Pause) -> None:
@@ -475,6 +545,18 @@ class SqliteStore:
         """Forget what was spent before a day; gives how many rows."""
         return await self._state.run(lambda c: budgets.forget(c, before_day), essential=True)
 
+    async def put_accesses(self, texts: Mapping[str, str]) -> None:
+        """Keep, by task, what its last runs used."""
+        await self._state.run(lambda c: access_rows.put(c, texts))
+
+    async def accesses(self, task_id: str) -> str | None:
+        """Give what a task's last runs used."""
+        return await self._state_readers.run(lambda c: access_rows.get(c, task_id))
+
+    async def forget_accesses(self, *, keep: Collection[str]) -> int:
+        """Forget what tasks used other than those to keep; gives how many they were."""
+        return await self._state.run(lambda c: access_rows.forget(c, keep), essential=True)
+
     async def schedule_slots(self) -> Mapping[str, int]:
         """Give the last fired cron slot of each task."""
         return await self._state_readers.run(schedule.slots)
@@ -483,16 +565,28 @@ class SqliteStore:
         """Note a slot as dealt with, without a run."""
         await self._state.run(lambda c: schedule.put(c, task_id, slot_ms), essential=True)
 
-    async def add_audit(self, entry: AuditEntry) -> None:
-        """Write an audit entry."""
-        detail = codec.to_json(dict(entry.detail))
-        await self._state.run(lambda c: audit.add(c, entry, detail), essential=True)
+    async def append_audit(self, entries: Sequence[AuditEntry], head: str) -> None:
+        """Write audit entries and the head of their chain, all or none."""
+        rows = [audit.row_of(entry) for entry in entries]
+        await self._state.run(lambda c: audit.append(c, rows, head), essential=True)
+
+    async def audit_head(self) -> str | None:
+        """Give the head of the audit chain."""
+        return await self._state_readers.run(audit.head)
 
     async def list_audit(
-        self, *, limit: int = 100, before_id: int | None = None
+        self,
+        *,
+        limit: int = 100,
+        before_id: int | None = None,
+        after_id: int | None = None,
+        query: AuditQuery | None = None,
     ) -> Page[AuditEntry]:
-        """List audit entries, newest first."""
-        return await self._state_readers.run(lambda c: audit.page(c, limit, before_id))
+        """List audit entries, newest first, or oldest first after an id."""
+        wanted = query or AuditQuery()
+        return await self._state_readers.run(
+            lambda c: audit.page(c, limit, before_id, after_id, wanted)
+        )
 
 
 def _open(data_dir: Path, reserve: Reserve) -> _Files:

@@ -63,6 +63,8 @@ runs = Table(
     Column("waited_ms", BigInteger, nullable=False, server_default=text("0")),
     Column("paused_at_ms", BigInteger),
     Column("limit_key", String),
+    Column("origin", String),
+    Column("unenforced", String),
 )
 """One row a run, narrow enough to list. ``error`` is the short form; bodies are in run_values."""
 
@@ -130,7 +132,10 @@ once_values = Table(
     Column("value", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-"""What a run is to do only once although it may start again after an answer."""
+"""What a run is to do only once although it may start again after an answer.
+
+With an empty key: which values it must not show.
+"""
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -246,6 +251,14 @@ budget_days = Table(
 )
 """What tasks with a budget have spent, by local day (``2026-05-01``)."""
 
+accesses = Table(
+    "accesses",
+    STATE,
+    Column("task_id", String, primary_key=True),
+    Column("seen", String, nullable=False),
+)
+"""What the last runs of a task used, as ``runs.accesses`` writes it."""
+
 hook_signatures = Table(
     "hook_signatures",
     STATE,
@@ -274,9 +287,37 @@ audit = Table(
     Column("target", String, nullable=False),
     Column("outcome", String, nullable=False),
     Column("detail", LargeBinary, nullable=False),
+    Column("chain", String),
     sqlite_autoincrement=True,
 )
 """Only ever added to; an id is never used twice."""
+
+secrets = Table(
+    "secrets",
+    STATE,
+    Column("name", String, primary_key=True),
+    Column("sealed", String, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("actor", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Sealed values by name; names that begin with a dot are the server's own."""
+
+bearer_keys = Table(
+    "bearer_keys",
+    STATE,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("scopes", String, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("last_used_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    sqlite_with_rowid=False,
+)
+"""Keys of callers: what they are is kept as a digest only."""
 
 meta = Table(
     "meta",

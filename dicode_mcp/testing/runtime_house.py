@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dicode_mcp.accesses import Observed, observed
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.conditions import Condition
 from dicode_mcp.executor import SpawnExecutor
@@ -34,6 +35,7 @@ class Ended:
     outcome: Outcome
     lines: list[RawLine]
     scratch: Path
+    seen: Observed
 
     @property
     def value(self) -> Any:
@@ -128,11 +130,13 @@ class RuntimeHouse:
             process = await self.executor.start(launch, lines.extend, session.child_fd)
             exit = await process.wait()
             report = await session.report()
+        seen = await observed(task, self.runtime, launch, exit, report)
         outcome = decide(
             exit,
             report,
             now_ms=SystemClock().now_ms(),
             timeout_s=limit,
             explained=self.runtime.explain(exit, task),
+            refused=seen.refused,
         )
-        return Ended(exit, report, outcome, lines, scratch)
+        return Ended(exit, report, outcome, lines, scratch, seen)

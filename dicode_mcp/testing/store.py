@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dicode_mcp.errors import DicodeError
 from dicode_mcp.protocols import (
     Approval,
     AuditEntry,
+    AuditQuery,
+    BearerKey,
     DayPage,
     DayQuery,
     LogPage,
@@ -18,6 +20,7 @@ from dicode_mcp.protocols import (
     PruneQuery,
     RunQuery,
     RunsSize,
+    SealedSecret,
     SourceOverrides,
 )
 from dicode_mcp.runs.budget import DaySpent
@@ -79,12 +82,17 @@ class MemoryStore:
         self._kv: dict[tuple[str, str], str] = {}
         self._questions: dict[str, list[Question]] = {}
         self._once: dict[str, dict[str, str]] = {}
+        self._hidden: dict[str, str] = {}
         self._pauses: dict[str, Pause] = {}
         self._audit: list[AuditEntry] = []
+        self._audit_head: str | None = None
         self._overrides: dict[str, SourceOverrides] = {}
         self._approvals: dict[tuple[str, str], Approval] = {}
         self._signatures: dict[str, int] = {}
         self._spent: dict[tuple[str, str], DaySpent] = {}
+        self._accesses: dict[str, str] = {}
+        self._secrets: dict[str, SealedSecret] = {}
+        self._keys: dict[str, BearerKey] = {}
 
     async def instance_id(self) -> str:
         """Give the id given at making."""
@@ -218,6 +226,17 @@ class MemoryStore:
             require_room(run_id, len(kept))
         return kept.setdefault(key, value)
 
+    async def get_hidden(self, run_id: str) -> str | None:
+        """Read which values a run must not show."""
+        return self._hidden.get(run_id)
+
+    async def put_hidden(self, run_id: str, values: str) -> None:
+        """Keep which values a run must not show; see ``Store``."""
+        self._may_write()
+        if run_id not in self._state.runs:
+            raise not_found(run_id)
+        self._hidden[run_id] = values
+
     async def get_run(self, run_id: str) -> Run | None:
         """Read a run, with its values."""
         return self._state.runs.get(run_id)
@@ -279,6 +298,7 @@ class MemoryStore:
             self._logs.pop(run_id, None)
             self._questions.pop(run_id, None)
             self._once.pop(run_id, None)
+            self._hidden.pop(run_id, None)
         state.keys = {k: v for k, v in state.keys.items() if v[0] not in ended}
         return len(ended)
 
@@ -478,6 +498,31 @@ class MemoryStore:
 
     # ── Pauses, schedules, audit ──
 
+    async def put_secrets(self, secrets: Sequence[SealedSecret]) -> None:
+        """Keep sealed secrets, all or none."""
+        self._may_write()
+        for secret in secrets:
+            codec.check_key(secret.name)
+        self._secrets |= {secret.name: secret for secret in secrets}
+
+    async def delete_secret(self, name: str) -> bool:
+        """Forget a secret; tells whether there was one."""
+        self._may_write()
+        return self._secrets.pop(name, None) is not None
+
+    async def secrets(self) -> Mapping[str, SealedSecret]:
+        """Give all sealed secrets by name."""
+        return dict(sorted(self._secrets.items()))
+
+    async def put_key(self, key: BearerKey) -> None:
+        """Keep a bearer key."""
+        self._may_write()
+        self._keys[key.id] = key
+
+    async def keys(self) -> Sequence[BearerKey]:
+        """Give all bearer keys, oldest first."""
+        return sorted(self._keys.values(), key=lambda key: (key.created_at_ms, key.id))
+
     async def set_pause(self, pause: Pause) -> None:
         """Pause a task."""
         self._may_write()
@@ -531,6 +576,23 @@ class MemoryStore:
             key = (spent.task_id, spent.day)
             self._spent[key] = self._spent.get(key, DaySpent(*key)).plus(spent)
 
+    async def put_accesses(self, texts: Mapping[str, str]) -> None:
+        """Keep, by task, what its last runs used."""
+        self._may_write()
+        self._accesses.update(texts)
+
+    async def accesses(self, task_id: str) -> str | None:
+        """Give what a task's last runs used."""
+        return self._accesses.get(task_id)
+
+    async def forget_accesses(self, *, keep: Collection[str]) -> int:
+        """Forget what tasks used other than those to keep; gives how many they were."""
+        self._may_write()
+        gone = [task for task in self._accesses if task not in keep]
+        for task in gone:
+            del self._accesses[task]
+        return len(gone)
+
     async def schedule_slots(self) -> Mapping[str, int]:
         """Give the last fired cron slot of each task."""
         return dict(self._state.slots)
@@ -540,24 +602,55 @@ class MemoryStore:
         self._may_write()
         self._state.slots[task_id] = slot_ms
 
-    async def add_audit(self, entry: AuditEntry) -> None:
-        """Write an audit entry."""
+    async def append_audit(self, entries: Sequence[AuditEntry], head: str) -> None:
+        """Write audit entries and the head of their chain."""
         self._may_write()
-        detail = codec.from_json(codec.to_json(dict(entry.detail)))
-        self._audit.append(replace(entry, id=len(self._audit) + 1, detail=detail))
+        details = [codec.from_json(codec.to_json(dict(entry.detail))) for entry in entries]
+        for entry, detail in zip(entries, details, strict=True):
+            self._audit.append(replace(entry, id=len(self._audit) + 1, detail=detail))
+        self._audit_head = head
+
+    async def audit_head(self) -> str | None:
+        """Give the head of the audit chain."""
+        return self._audit_head
 
     async def list_audit(
-        self, *, limit: int = 100, before_id: int | None = None
+        self,
+        *,
+        limit: int = 100,
+        before_id: int | None = None,
+        after_id: int | None = None,
+        query: AuditQuery | None = None,
     ) -> Page[AuditEntry]:
-        """List audit entries, newest first."""
+        """List audit entries, newest first, or oldest first after an id."""
         size = codec.page_size(limit)
-        found = [e for e in reversed(self._audit) if before_id is None or e.id < before_id]
+        wanted = query or AuditQuery()
+        found = [e for e in self._audit if _is_asked_for(e, wanted)]
+        found = [e for e in found if before_id is None or e.id < before_id]
+        found = [e for e in found if e.id > (after_id or 0)]
+        if after_id is None:
+            found.reverse()
         items = tuple(found[:size])
         return Page(items, str(items[-1].id) if len(found) > size else None)
 
     def _may_write(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+def _is_asked_for(entry: AuditEntry, query: AuditQuery) -> bool:
+    return (
+        _begins(entry.target, query.target)
+        and query.action in (None, entry.action)
+        and _begins(entry.actor, query.actor)
+        and (query.since_ms is None or entry.at_ms >= query.since_ms)
+    )
+
+
+def _begins(text: str, wanted: str | None) -> bool:
+    if wanted is not None and wanted.endswith("*"):
+        return text.startswith(wanted[:-1])
+    return wanted in (None, text)
 
 
 def _add(state: _State, run: Run, payload: Payload) -> Run:
@@ -614,6 +707,7 @@ def _earlier(state: _State, run: Run) -> Run | None:
 def _fits(run: Run, query: RunQuery) -> bool:
     return (
         query.task_id in (None, run.task_id)
+        and (query.task_ids is None or run.task_id in query.task_ids)
         and (query.statuses is None or run.status in query.statuses)
         and (query.since_ms is None or run.created_at_ms >= query.since_ms)
         and query.root_run_id in (None, run.root_run_id)

@@ -23,6 +23,8 @@ class FakeTaskCalls:
         self.once: dict[str, Any] = {}
         self.answers: dict[str | int, Answered] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.provided: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
         self.in_flight = 0
         self.most_in_flight = 0
         self._gate = asyncio.Event()
@@ -121,6 +123,20 @@ class FakeTaskCalls:
         """Note."""
         self.asked.append(("usage", tokens))
         return {"tokens": tokens, "left": None}
+
+    async def provide(self, run: Run, task: Task, values: Mapping[str, str]) -> None:
+        """Keep what a provider gives."""
+        self.provided |= values
+
+    async def secrets_set(self, run: Run, task: Task, name: str, value: str) -> None:
+        """Keep a secret."""
+        self._check(task.spec.permissions.dicode.secrets_write)
+        self.secrets[name] = value
+
+    async def secrets_delete(self, run: Run, task: Task, name: str) -> bool:
+        """Forget a secret."""
+        self._check(task.spec.permissions.dicode.secrets_write)
+        return self.secrets.pop(name, None) is not None
 
     def _check(self, granted: bool) -> None:
         if not granted:

@@ -74,7 +74,8 @@ but ask first if running it twice could do harm.
 _REVIEW = """\
 Review the permissions of a dicode task as somebody who has to answer for them.
 
-1. Read the manifest (spec.permissions) and the script in the task's folder.
+1. Read the manifest (spec.permissions) and the script in the task's folder. suggest_permissions
+   says what its last runs used of them, and what they were refused.
 2. For each permission: what in the script needs it? Name the line, or say that nothing does.
 3. Look for what is wider than its use: net ["*"], whole folders where one file is read, rw where \
 r would do, run of a shell, dicode.tasks with globs, secrets that are passed but not read.

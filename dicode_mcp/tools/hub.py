@@ -11,10 +11,9 @@ import asyncio
 import contextvars
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import mcp_types as t
 from mcp.server.connection import Connection
@@ -25,9 +24,11 @@ from mcp.server.subscriptions import (
     PromptsListChanged,
     ResourcesListChanged,
     ResourceUpdated,
+    ServerEvent,
     ToolsListChanged,
 )
 
+from dicode_mcp.errors import DicodeError
 from dicode_mcp.events import (
     DevModeSwitched,
     Event,
@@ -37,6 +38,7 @@ from dicode_mcp.events import (
     SourceChanged,
     TasksChanged,
 )
+from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools.addresses import VERB, Address, parse_address
 from dicode_mcp.tools.caller import Context, connection_of, is_modern, principal_of
 
@@ -51,13 +53,18 @@ _EVENTS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed since clients were last told. ``uris`` are canonical; ``all`` means any."""
+    """What changed since clients were last told. ``uris`` are canonical; ``all`` means any.
+
+    ``resources``: the list of resources is another for everybody; ``tasks``: for those who see one
+    of these.
+    """
 
     tools: bool = False
     prompts: bool = False
     resources: bool = False
     uris: frozenset[str] = frozenset()
     all: bool = False
+    tasks: frozenset[str] = frozenset()
 
     def __or__(self, other: Change) -> Change:
         """Join two changes."""
@@ -67,11 +74,17 @@ class Change:
             self.resources or other.resources,
             self.uris | other.uris,
             self.all or other.all,
+            self.tasks | other.tasks,
         )
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
-        return bool(self.tools or self.prompts or self.resources or self.all or self.uris)
+        lists = self.tools or self.prompts or self.resources or self.tasks
+        return bool(lists or self.all or self.uris)
+
+    def lists_for(self, principal: Principal) -> bool:
+        """Tell whether the resources that a caller may list are others now."""
+        return self.resources or any(principal.sees(task_id) for task_id in self.tasks)
 
     def touches(self, uri: str) -> bool:
         """Tell whether the resource a client named has changed."""
@@ -84,7 +97,7 @@ def change_of(event: Event) -> Change:
     match event:
         case TasksChanged(task_ids):
             uris = (Address("task", task_id).uri for task_id in task_ids)
-            return Change(resources=True, uris=frozenset(uris))
+            return Change(uris=frozenset(uris), tasks=frozenset(task_ids))
         case SourceChanged():
             return Change(uris=frozenset({Address("sources").uri}))
         case DevModeSwitched():
@@ -122,8 +135,38 @@ class _Gathered:
         return change
 
 
+@dataclass(frozen=True)
+class _ListOfSome(ResourcesListChanged):
+    """The list of resources is another for those to whom the change is news."""
+
+    change: Change = Change()
+
+
+_LISTENER: contextvars.ContextVar[Principal] = contextvars.ContextVar("listener")
+
+
+class _Bus(InMemorySubscriptionBus):
+    """Hands each stream what its caller may know; a stream subscribes within its own request."""
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        principal = _LISTENER.get()
+
+        def deliver(event: ServerEvent) -> None:
+            if not isinstance(event, _ListOfSome) or event.change.lists_for(principal):
+                listener(event)
+
+        return super().subscribe(deliver)
+
+
+FindRun = Callable[[Principal, str], Awaitable[object]]
+"""Gives a run that the caller may read; raises ``DicodeError``."""
+
+
 class Hub:
-    """Knows the clients that want to be told, and tells them while ``run`` runs."""
+    """Knows the clients that want to be told, and tells them while ``run`` runs.
+
+    Without ``find_run`` only who may read everything is told of runs.
+    """
 
     def __init__(
         self,
@@ -131,11 +174,13 @@ class Hub:
         *,
         gather_s: float = GATHER_S,
         run_gather_s: float = RUN_GATHER_S,
+        find_run: FindRun | None = None,
     ) -> None:
         self._events = events
+        self._find_run = find_run
         self._changes = _Gathered(gather_s)
         self._runs = _Gathered(run_gather_s)
-        self._bus = InMemorySubscriptionBus()
+        self._bus = _Bus()
         self._listen = ListenHandler(self._bus)
         self._wanted: Counter[str] = Counter()
         self._clients: dict[Connection, _Client] = {}
@@ -180,14 +225,16 @@ class Hub:
     ) -> t.SubscriptionsListenResult:
         """Serve one listen stream of the modern era, for the resources the caller may see."""
         wanted = params.notifications.resource_subscriptions or []
-        uris = [uri for uri in wanted if _may_watch(ctx, uri)]
+        principal = principal_of(ctx)
+        uris = [uri for uri in wanted if await self._may_watch(principal, uri)]
         filter_ = params.notifications.model_copy(update={"resource_subscriptions": uris or None})
+        _LISTENER.set(principal)
         with self._counted(uris):
             return await self._listen(ctx, params.model_copy(update={"notifications": filter_}))
 
     async def subscribe(self, ctx: Context, params: t.SubscribeRequestParams) -> t.EmptyResult:
         """Note a resource that a connection of the handshake era wants to hear of."""
-        if _may_watch(ctx, params.uri):
+        if await self._may_watch(principal_of(ctx), params.uri):
             self._client(ctx).uris.add(params.uri)
         return t.EmptyResult()
 
@@ -206,7 +253,7 @@ class Hub:
         connection = connection_of(ctx)
         client = self._clients.get(connection)
         if client is None:
-            client = self._clients[connection] = _Client(connection)
+            client = self._clients[connection] = _Client(connection, principal_of(ctx))
             connection.exit_stack.callback(self._forget, connection)
             if self._senders is not None:
                 client.start(self._senders)
@@ -216,6 +263,22 @@ class Hub:
         client = self._clients.pop(connection, None)
         if client is not None:
             client.stop()
+
+    async def _may_watch(self, principal: Principal, uri: str) -> bool:
+        address = parse_address(uri)
+        if address is None or not principal.allows(VERB[address.kind]):
+            return False
+        if address.kind in ("task", "file", "pending"):
+            return principal.allows(VERB[address.kind], address.id)
+        if address.kind == "sources" or principal.has_all("read"):
+            return True
+        if self._find_run is None:
+            return False
+        try:
+            await self._find_run(principal, address.id)
+        except DicodeError:
+            return False
+        return True
 
     @contextmanager
     def _counted(self, uris: Iterable[str]) -> Generator[None]:
@@ -240,6 +303,8 @@ class Hub:
             await self._bus.publish(PromptsListChanged())
         if change.resources:
             await self._bus.publish(ResourcesListChanged())
+        elif change.tasks:
+            await self._bus.publish(_ListOfSome(change=change))
         for uri in list(self._wanted):
             if change.touches(uri):
                 await self._bus.publish(ResourceUpdated(uri))
@@ -248,8 +313,9 @@ class Hub:
 class _Client:
     """One connection of the handshake era, with its own sender: a slow one delays only itself."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, principal: Principal) -> None:
         self.uris: set[str] = set()
+        self._principal = principal
         self._connection = connection
         self._pending = Change()
         self._wake = asyncio.Event()
@@ -265,7 +331,10 @@ class _Client:
 
     def tell(self, change: Change) -> None:
         watched = frozenset(uri for uri in self.uris if change.touches(uri))
-        self._pending |= replace(change, uris=watched, all=False)
+        listed = change.lists_for(self._principal)
+        self._pending |= replace(
+            change, resources=listed, uris=watched, all=False, tasks=frozenset()
+        )
         if self._pending:
             self._wake.set()
 
@@ -291,11 +360,3 @@ class _Client:
             await self._connection.send_resource_list_changed()
         for uri in sorted(change.uris):
             await self._connection.send_resource_updated(uri)
-
-
-def _may_watch(ctx: Context, uri: str) -> bool:
-    principal: Any = principal_of(ctx)
-    address = parse_address(uri)
-    if address is None or not principal.allows(VERB[address.kind]):
-        return False
-    return address.kind not in ("task", "file") or principal.sees(address.id)

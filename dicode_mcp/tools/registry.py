@@ -27,7 +27,9 @@ from dicode_mcp.tools.validation import ArgumentCheck, clip, nearest
 
 log = logging.getLogger(__name__)
 
-TOOLSETS = ("tasks", "runs", "sources", "authoring", "sharing", "status")
+ADMIN_TOOLSET = "admin"
+"""Kept from agents: see ``Principal.administers``."""
+TOOLSETS = ("tasks", "runs", "sources", "authoring", "sharing", "secrets", "status", ADMIN_TOOLSET)
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 """Tells the caller how far a call is: done, total, message. Does nothing if nobody asked."""
@@ -73,7 +75,8 @@ class ToolDef:
     """A tool: how it is shown, who may use it (``verb``), and what it does.
 
     A handler may give a ``Job`` only to a caller that takes jobs; ``jobs="required"`` says that it
-    has no other answer.
+    has no other answer. ``by_asking`` is the verb that does instead of ``verb`` for the server's
+    own user, where the tool itself asks a human for the rest. ``of_owner`` keeps it from every key.
     """
 
     name: str
@@ -86,6 +89,16 @@ class ToolDef:
     verb: str
     handler: Handler = field(repr=False)
     jobs: Literal["optional", "required"] = "optional"
+    by_asking: str | None = None
+    of_owner: bool = False
+
+    def hidden_from(self, principal: Principal) -> DicodeError | None:
+        """Say why the caller may not use it, or None when it may."""
+        own = self.by_asking is not None and principal.scopes is None
+        verb = self.by_asking if own and self.by_asking else self.verb
+        if why := hidden(self.name, self.toolset, verb, principal):
+            return why
+        return principal.lacks_owner() if self.of_owner else None
 
     def shown(self) -> t.Tool:
         """Give the tool as clients see it."""
@@ -121,13 +134,11 @@ class ToolRegistry:
 
     def page(self, principal: Principal, cursor: str | None) -> tuple[list[t.Tool], str | None]:
         """Give one page of the tools the caller may use, and the cursor of the next."""
-        seen = [
-            name
-            for name, tool in self._tools.items()
-            if hidden(name, tool.toolset, tool.verb, principal) is None
-        ]
-        page, more = cut(seen, cursor, self._page_size)
+        page, more = cut(self._seen(principal), cursor, self._page_size)
         return [self._shown[name] for name in page], more
+
+    def _seen(self, principal: Principal) -> list[str]:
+        return [name for name, tool in self._tools.items() if tool.hidden_from(principal) is None]
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], call: Call
@@ -139,12 +150,13 @@ class ToolRegistry:
         """
         tool = self._tools.get(name)
         if tool is None:
-            raise self._unknown(name)
+            raise self._unknown(name, call.principal)
         if tool.jobs == "required" and not call.takes_jobs:
             raise jobs.required()
         try:
-            refused = hidden(name, tool.toolset, tool.verb, call.principal)
+            refused = tool.hidden_from(call.principal)
             if refused is not None:
+                call.services.trail.refused(call.principal, name, refused.code.value)
                 raise refused
             result = await tool.handler(call, self._checks[name](arguments))
         except (MCPError, InputNeeded):
@@ -162,8 +174,8 @@ class ToolRegistry:
             )
         return result if isinstance(result, Job) else succeeded(result)
 
-    def _unknown(self, name: str) -> MCPError:
-        close = nearest(name, self._tools)
+    def _unknown(self, name: str, principal: Principal) -> MCPError:
+        close = nearest(name, self._seen(principal))
         guess = f"; nearest: {', '.join(close)}" if close else ""
         return MCPError(t.INVALID_PARAMS, f"Unknown tool: {clip(name)}{guess}. Call tools/list.")
 
@@ -219,6 +231,8 @@ def hidden(name: str, toolset: str, verb: str, principal: Principal) -> DicodeEr
             hint=f"connect with --toolsets that include {toolset}",
         )
     try:
+        if toolset == ADMIN_TOOLSET:
+            principal.require_administration()
         principal.require(verb)
     except DicodeError as error:
         return error

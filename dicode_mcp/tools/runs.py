@@ -46,13 +46,13 @@ async def run_task(call: Call, args: dict[str, Any]) -> Answer | Job:
 
 async def get_run(call: Call, args: dict[str, Any]) -> Answer:
     """Show one run, after waiting for its end if asked."""
-    tree = args.get("tree", False)
-    run = await call.services.runs.get(call.principal, args["run_id"], tree=tree)
+    shown = {"tree": args.get("tree", False), "given": args.get("given", False)}
+    run = await call.services.runs.get(call.principal, args["run_id"], **shown)
     seconds = args.get("wait_seconds", 0)
     if seconds > 0 and not RunStatus(run["status"]).ended:
         run = await waited(call, run, seconds)
-        if tree:
-            run = await call.services.runs.get(call.principal, args["run_id"], tree=True)
+        if any(shown.values()):
+            run = await call.services.runs.get(call.principal, args["run_id"], **shown)
     return fit_run(run)
 
 
@@ -245,6 +245,7 @@ TOOLS = (
                     "How long to wait for the end if the run is still on.", 0, MAX_WAIT_S, 0
                 ),
                 "tree": s.flag("Add every run under its root: chains, attempts, children.", False),
+                "given": s.flag("Add the params and input it began with, secrets left out.", False),
             },
             "run_id",
         ),

@@ -172,6 +172,7 @@ RUN = shape(
         "priority": _INTEGER,
         "cpu_ms": _INTEGER,
         "tokens": _INTEGER,
+        "unenforced": _STRING,
         "return_value": {"description": "what the task returned, any JSON"},
         "return_value_truncated": _BOOLEAN,
         "output": shape(
@@ -200,6 +201,7 @@ RUN = shape(
         "next_attempt": _OBJECT | {"description": "the run that tries again, and when"},
         "tree": LIST,
         "tree_truncated": _BOOLEAN,
+        "given": _OBJECT,
         "next": {"type": "string", "description": "the call that helps most now"},
     },
     *_RUN_KEYS,
@@ -292,6 +294,7 @@ TASK = shape(
         "budget": _OBJECT,
         "note": _STRING,
         "problems": PROBLEMS,
+        "approved": _OBJECT,
         "pending": PENDING,
         "origins": {
             "type": "array",
@@ -473,7 +476,9 @@ STATUS = shape(
                 {"name": _STRING, "available": _BOOLEAN, "message": _STRING}, "name", "available"
             ),
         },
-        "sandbox": shape({"enforced": _BOOLEAN, "message": _STRING}, "enforced"),
+        "sandbox": shape(
+            {"enforced": _BOOLEAN, "message": _STRING, "facilities": LIST}, "enforced"
+        ),
         "notifications": shape(
             {
                 "task": _STRING,

@@ -25,11 +25,16 @@ from dicode_mcp.service.principal import Principal
 from dicode_mcp.tools import (
     answering,
     approvals,
+    audit,
     authoring,
     history,
+    keys,
+    permissions,
     registries,
     replays,
     runs,
+    secrets,
+    sessions,
     sharing,
     sources,
     status,
@@ -57,10 +62,15 @@ ALL_TOOLS = (
     *replays.TOOLS,
     *history.TOOLS,
     *sources.TOOLS,
+    *permissions.TOOLS,
     *authoring.TOOLS,
     *registries.TOOLS,
     *sharing.TOOLS,
     *approvals.TOOLS,
+    *secrets.TOOLS,
+    *keys.TOOLS,
+    *audit.TOOLS,
+    *sessions.TOOLS,
     *status.TOOLS,
 )
 
@@ -182,10 +192,13 @@ def _state_boundary() -> RequestStateBoundary:
 
     The key is this process's own, so a question does not outlive a restart; it is asked again.
     """
-    security = RequestStateSecurity(
-        keys=[os.urandom(32)], bind_principal=lambda ctx: principal_of(ctx).actor
-    )
+    security = RequestStateSecurity(keys=[os.urandom(32)], bind_principal=_proof_of)
     return RequestStateBoundary(security, default_audience=NAME)
+
+
+def _proof_of(ctx: Context) -> str:
+    principal = principal_of(ctx)
+    return principal.credential or principal.actor
 
 
 class _Handlers:

@@ -110,8 +110,10 @@ class McpSocket:
         peer: ReadPeer = read_peer,
         judge: JudgeProcess = judge_process,
         max_connections: int = MAX_CONNECTIONS,
+        on_refused: Callable[[Principal, str, str], None] | None = None,
     ) -> None:
         self._server = server
+        self._on_refused = on_refused
         self._version = version
         self._principal = principal
         self._peer = peer
@@ -161,6 +163,9 @@ class McpSocket:
             await self._converse(channel, connection)
         except DicodeError as error:
             log.info("socket connection refused", extra={"code": error.code.value})
+            if self._on_refused is not None:
+                nobody = Principal("peer:socket", "mcp", frozenset())
+                self._on_refused(nobody, "connect", error.code.value)
             with suppress(anyio.BrokenResourceError):
                 await self._say(channel, error)
         except (OSError, anyio.BrokenResourceError):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from datetime import tzinfo
-from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,15 +19,12 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.question_values import from_texts
 from dicode_mcp.service import Principal, Services
 from dicode_mcp.service.views import question_view
+from dicode_mcp.web.forms import OWN_REFERRER, human_of, read_form, require_own_page
 from dicode_mcp.web.frame import page, sentence
 from dicode_mcp.web.page_parts import Moments, View
 from dicode_mcp.web.page_questions import NUMBER, TOKEN, VERDICT, answer_body
 
 MAX_BODY = 512 * 1024
-_MAX_FIELDS = 100
-_FORM = "application/x-www-form-urlencoded"
-# With the other pages' no-referrer a browser would call the form's origin null.
-_OWN_REFERRER = {"referrer-policy": "same-origin"}
 
 
 class FormTokens:
@@ -72,18 +67,19 @@ class AnswerPages:
         ]
 
     async def _show(self, request: Request) -> Response:
-        return self._form(await self._view(_owner(request), request.path_params["id"]))
+        owner = _owner(request)
+        return self._form(owner, await self._view(owner, request.path_params["id"]))
 
     async def _answer(self, request: Request) -> Response:
         owner, run_id = _owner(request), request.path_params["id"]
-        _require_own_page(request)
-        typed = await _fields(request)
+        require_own_page(request)
+        typed = await read_form(request, MAX_BODY)
         token, number = typed.pop(TOKEN, ""), typed.pop(NUMBER, "")
         decline = typed.pop(VERDICT, "") == "decline"
-        if not self._tokens.take(token, f"{run_id} {number}"):
+        if not self._tokens.take(token, _purpose(owner, run_id, number)):
             view = await self._view(owner, run_id)
             return self._form(
-                view, typed, "This form was used or is too old. Here is a new one", 403
+                owner, view, typed, "This form was used or is too old. Here is a new one", 403
             )
         view = await self._view(owner, run_id, int(number))
         given = None if decline else from_texts(view["question"]["schema"], typed)
@@ -94,7 +90,7 @@ class AnswerPages:
         except DicodeError as error:
             if error.code is not Code.INVALID_PARAMS:
                 raise
-            return self._form(view, typed, error.message, 422)
+            return self._form(owner, view, typed, error.message, 422)
         return RedirectResponse(f"/runs/{run_id}", 303)
 
     async def _view(self, owner: Principal, run_id: str, number: int | None = None) -> View:
@@ -107,58 +103,25 @@ class AnswerPages:
 
     def _form(
         self,
+        owner: Principal,
         view: View,
         typed: dict[str, str] | None = None,
         fault: str | None = None,
         status: int = 200,
     ) -> Response:
-        token = self._tokens.give(f"{view['run_id']} {view['question']['number']}")
+        token = self._tokens.give(_purpose(owner, view["run_id"], view["question"]["number"]))
         moments = Moments(self._clock.now_ms(), self._zone)
         told = sentence(fault) if fault else None
         body = answer_body(view, token, moments, typed=typed, fault=told)
         answer = page(f"question: {view['task']}", body, status=status)
-        answer.headers.update(_OWN_REFERRER)
+        answer.headers.update(OWN_REFERRER)
         return answer
 
 
 def _owner(request: Request) -> Principal:
-    """Give the keyless owner; a key answers with ``answer_run``."""
-    found: Any = getattr(request.state, "principal", None)
-    if not isinstance(found, Principal) or "authorization" in request.headers:
-        raise DicodeError(
-            Code.FORBIDDEN,
-            "this page is for the user that runs the server",
-            hint="with a key, call the tool answer_run",
-        )
-    return found.narrowed(surface="http")
+    return human_of(request).narrowed(surface="http")
 
 
-def _require_own_page(request: Request) -> None:
-    """Refuse a form that another site sends; the guard has looked at its Origin already."""
-    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        raise DicodeError(
-            Code.FORBIDDEN, "this form was sent from a page that is not this server's"
-        )
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _FORM:
-        raise DicodeError(
-            Code.INVALID_ARGUMENT, "the body is not a form", hint=f"send Content-Type: {_FORM}"
-        )
-    body = await request.body()
-    if len(body) > MAX_BODY:
-        raise DicodeError(Code.TOO_LARGE, f"the form is over {MAX_BODY} bytes")
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            max_num_fields=_MAX_FIELDS,
-            encoding="utf-8",
-            errors="strict",
-        )
-    except ValueError:
-        raise DicodeError(Code.INVALID_ARGUMENT, "the form cannot be read") from None
-    # Browsers send line ends of a text area as CR LF.
-    return {name: value.replace("\r\n", "\n") for name, value in pairs}
+def _purpose(owner: Principal, run_id: str, number: object) -> str:
+    """Say what a form is for: one question, answered by the reader it was shown to."""
+    return f"{owner.credential or ''} {run_id} {number}"

@@ -51,10 +51,13 @@ class RunsApi:
 
     async def _get(self, request: Request) -> Response:
         principal, run_id = principal_of(request), request.path_params["run_id"]
-        seconds = query_of(request, {"wait": Whole(0, MAX_WAIT_S)}).get("wait", 0)
-        if seconds:
-            return answer(await self._services.runs.wait(principal, run_id, seconds))
-        return answer(await self._services.runs.get(principal, run_id))
+        asked = query_of(request, {"wait": Whole(0, MAX_WAIT_S), "given": Word(["true", "false"])})
+        given = asked.get("given") == "true"
+        if asked.get("wait", 0):
+            run = await self._services.runs.wait(principal, run_id, asked["wait"])
+            if not given:
+                return answer(run)
+        return answer(await self._services.runs.get(principal, run_id, given=given))
 
     async def _logs(self, request: Request) -> Response:
         principal = principal_of(request)

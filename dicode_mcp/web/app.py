@@ -13,7 +13,7 @@ from enum import Enum
 from urllib.parse import urlsplit
 
 from mcp.server import Server
-from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,14 +25,22 @@ from starlette.routing import BaseRoute, Route
 from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.service.principal import Principal, local_principal
 from dicode_mcp.service.refused_tasks import RefusedTasks
+from dicode_mcp.service.sessions import Sessions
+from dicode_mcp.web.bearers import Bearers
+from dicode_mcp.web.bound_sessions import BoundSessions
 from dicode_mcp.web.callers import Callers, Judge, tasks_first
+from dicode_mcp.web.challenge import Challenge
 from dicode_mcp.web.guard import OPEN_PATHS, BodyLimit, CallerGuard, HostGuard
 from dicode_mcp.web.holders import SocketHolders
 from dicode_mcp.web.hosts import HostPolicy
+from dicode_mcp.web.identity import Identity
 from dicode_mcp.web.page_calls import PageCalls, PageGate
 from dicode_mcp.web.peers import FindOwner, find_owner
 from dicode_mcp.web.problems import on_crash, on_dicode_error, on_http_error, problem
 from dicode_mcp.web.proxies import Proxied, Trusted
+from dicode_mcp.web.refusals import Note, Refusals
+from dicode_mcp.web.sessions import OPEN_PATHS as LOGIN_PATHS
+from dicode_mcp.web.sessions import SessionGuard
 from dicode_mcp.web.sse import MESSAGES_PATH, SseTransport
 
 MCP_PATH = "/mcp"
@@ -68,6 +76,16 @@ class WebSettings:
     public_url: str | None = None
     pages: PageGate | None = None
     """Judges the calls of tasks' pages; without it every page's call is refused."""
+    bearers: Bearers | None = None
+    """Judges Authorization headers; without it each is refused."""
+    sessions: Sessions | None = None
+    """Lets the owner log in to the pages; without it nobody can."""
+    on_refused: Note | None = None
+    """Is told of requests that were refused before anybody knew whose they are."""
+    proof_only: bool = False
+    """``server.auth``: the server's own user needs a key too."""
+    identity: Identity | None = None
+    """The identity provider whose tokens are taken beside our keys, if any."""
 
 
 def create_app(
@@ -78,7 +96,7 @@ def create_app(
     routes: Iterable[BaseRoute] = (),
 ) -> Starlette:
     """Build the app. Its lifespan serves the MCP sessions and must be entered once."""
-    sessions = StreamableHTTPSessionManager(
+    sessions = BoundSessions(
         mcp,
         # Host and Origin are checked for every route by the guard, with the configured names.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
@@ -90,8 +108,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        bearers = settings.bearers
         async with sessions.run(), sse.run():
-            yield
+            if bearers is None:
+                yield
+            else:
+                async with sessions.ending(bearers.leases):
+                    yield
 
     async def readyz(request: Request) -> Response:
         return _ready_answer(readiness())
@@ -102,6 +125,7 @@ def create_app(
             Route("/readyz", readyz),
             Route(MCP_PATH, StreamableHTTPASGIApp(sessions)),
             *sse.routes(),
+            *(settings.identity.routes() if settings.identity else ()),
             *routes,
         ],
         middleware=_guards(settings),
@@ -121,10 +145,13 @@ def _guards(settings: WebSettings) -> list[Middleware]:
     public = (urlsplit(settings.public_url).netloc,) if settings.public_url else ()
     policy = HostPolicy((*settings.allowed_hosts, *public), settings.allowed_origins)
     trusted = Trusted(settings.trusted_proxies)
+    identity = settings.identity
     return [
         Middleware(Proxied, trusted=trusted, public_url=settings.public_url),
+        *([Middleware(Refusals, note=settings.on_refused)] if settings.on_refused else ()),
         Middleware(HostGuard, policy=policy, pages=settings.pages is not None),
         *([Middleware(PageCalls, gate=settings.pages)] if settings.pages else ()),
+        *([Middleware(SessionGuard, sessions=settings.sessions)] if settings.sessions else ()),
         Middleware(
             CallerGuard,
             own_uid=settings.own_uid,
@@ -134,7 +161,12 @@ def _guards(settings: WebSettings) -> list[Middleware]:
             ),
             principal=settings.principal,
             refused_tasks=RefusedTasks("HTTP"),
-            open_paths=OPEN_PATHS,
+            open_paths=OPEN_PATHS
+            | (LOGIN_PATHS if settings.sessions else frozenset[str]())
+            | (identity.open_paths if identity else frozenset[str]()),
+            bearers=settings.bearers,
+            proof_only=settings.proof_only,
+            challenge=Challenge(identity is not None, settings.public_url),
         ),
         Middleware(
             BodyLimit,

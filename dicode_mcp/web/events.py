@@ -68,7 +68,7 @@ class EventRoutes:
         run = await self._events.run_for(principal, query["run"])
         after = read_seq(resume.rpartition(":")[2]) if resume else read_seq(query.get("after"))
         level = read_level(query.get("level"))
-        return EventStream(_of_run(self._events, run.id, after, level))
+        return EventStream(_of_run(self._events, principal, run.id, after, level))
 
 
 def _only_with_run(request: Request) -> None:
@@ -82,9 +82,10 @@ def _only_with_run(request: Request) -> None:
 
 
 async def _of_run(
-    events: EventsService, run_id: str, after: int, level: Level | None
+    events: EventsService, principal: Principal, run_id: str, after: int, level: Level | None
 ) -> AsyncGenerator[Told | None]:
-    async with aclosing(events.follow(run_id, after=after, level=level)) as following:
+    following = events.follow(run_id, after=after, level=level, principal=principal)
+    async with aclosing(following):
         async for told in following:
             match told:
                 case Moved(run):

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 
+from dicode_mcp.executor.carriers import carries
 from dicode_mcp.executor.lineage import Lineage, Origin, descendants, lineage
 from dicode_mcp.executor.tree import PROC, all_pids, read_stat
 
@@ -64,6 +65,9 @@ class SocketHolders:
             # Asked afterwards: then it was this process, not another of its number, that held it.
             if self._start(pid) != start:
                 del self._clients[pid]
+            elif held and self._is_carrier(pid):
+                del self._clients[pid]
+                found |= dict.fromkeys(held, Lineage(Origin.TASK, pid))
             elif held:
                 self._clients.move_to_end(pid)
                 found |= dict.fromkeys(held, Lineage(Origin.CLIENT, pid))
@@ -88,6 +92,8 @@ class SocketHolders:
     def _judged(self, pid: int, wanted: Mapping[str, int]) -> dict[int, Lineage]:
         start = self._start(pid)
         judged = lineage(pid, self._own_pid, self._proc)
+        if judged.origin is Origin.CLIENT and self._is_carrier(pid):
+            judged = Lineage(Origin.TASK, pid)
         held = self._held(pid, wanted)
         # Another process may have got the number meanwhile: nothing is known then.
         if start is None or self._start(pid) != start:
@@ -95,6 +101,10 @@ class SocketHolders:
         if judged.origin is Origin.CLIENT and held:
             self._remember(pid, start)
         return dict.fromkeys(held, judged)
+
+    def _is_carrier(self, pid: int) -> bool:
+        """Tell whether a process is a server that connects for its tasks; of our own we know."""
+        return pid != self._own_pid and carries(pid, self._proc)
 
     def _remember(self, pid: int, start: int) -> None:
         self._clients[pid] = start

@@ -77,16 +77,27 @@ def _source(scheme: str, host: str, path: str) -> str:
 
 
 class PageKeys:
-    """Makes and checks the keys of pages: one for each webhook of each task, as long as we live."""
+    """Makes and checks the keys of pages: one for each webhook of each task, as long as we live.
+
+    A page that was shown to a session gets a key of its own, ``MAC.SESSION``: its calls are that
+    session's, and end with it.
+    """
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._secret = secret or secrets.token_bytes(32)
 
-    def of(self, task_id: str, path: str) -> str:
+    def of(self, task_id: str, path: str, session_id: str | None = None) -> str:
         """Give the key of a task's page at ``path``."""
-        words = f"{task_id}\0{path}".encode()
-        return hmac.new(self._secret, words, hashlib.sha256).hexdigest()[:32]
+        words = "\0".join((task_id, path, *((session_id,) if session_id else ()))).encode()
+        mac = hmac.new(self._secret, words, hashlib.sha256).hexdigest()[:32]
+        return f"{mac}.{session_id}" if session_id else mac
 
     def fits(self, task_id: str, path: str, key: str) -> bool:
         """Tell whether ``key`` is that of this page."""
-        return hmac.compare_digest(self.of(task_id, path).encode(), key.encode())
+        right = self.of(task_id, path, session_in(key))
+        return hmac.compare_digest(right.encode(), key.encode())
+
+
+def session_in(key: str) -> str | None:
+    """Give the id of the session that a page's key belongs to; None where it belongs to none."""
+    return key.partition(".")[2] or None

@@ -23,6 +23,7 @@ from dicode_mcp.web.guard import caller_of
 from dicode_mcp.web.hook_frame import SCRIPT_PATH, PageKeys, page_headers
 from dicode_mcp.web.page_html import insert_into_head, page_elements
 from dicode_mcp.web.ranges import Range, asked_range
+from dicode_mcp.web.sessions import session_of
 
 RUNS = "/.dicode/runs/"
 MAX_HTML = 4 * 2**20
@@ -66,7 +67,8 @@ class TaskPages:
                     hint="load what is large from files beside it",
                 )
             data = await asyncio.to_thread(file.read, 0, MAX_HTML)
-        key = self._keys.of(match.task.id, match.path)
+        session = session_of(request.scope) if match.task.spec.trigger.auth else None
+        key = self._keys.of(match.task.id, match.path, session.id if session else None)
         elements = page_elements(match.task.id, match.path, key, SCRIPT_PATH)
         body, charset = with_elements(data, elements)
         headers["content-type"] = f"text/html{charset}"

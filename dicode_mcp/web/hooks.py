@@ -109,7 +109,7 @@ class Hooks:
         caller = await caller_of(request) if match.task.spec.trigger.auth else None
         if request.method in ("GET", "HEAD"):
             require_served(match)
-            require_caller(match.task, caller)
+            require_caller(match.task, caller, "read")
             page = await self._pages.answer(request, match)
             if page is not None:
                 return page

@@ -13,9 +13,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dicode_mcp.conditions import Condition, ConditionType, find
+from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.registry import Registry
-from dicode_mcp.service import Services
+from dicode_mcp.service import Principal, Services
 from dicode_mcp.service.meter import BOUNDS_S, Meter
+from dicode_mcp.service.scopes import READ
 from dicode_mcp.web.api_parts import principal_of, query_of
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,6 +86,7 @@ class Metrics:
     async def _metrics(self, request: Request) -> Response:
         principal = principal_of(request)
         query_of(request, {})
+        _require_all(principal)
         status = await self._services.status.get(principal)
         page = Page()
         build = {"version": str(status["version"])}
@@ -148,6 +151,15 @@ class Metrics:
             "gauge",
             "Tasks of a source whose files cannot be put in force as written, and places not read.",
             [({"source": s.name}, len(s.broken) + len(s.problems)) for s in sources],
+        )
+
+
+def _require_all(principal: Principal) -> None:
+    if not principal.has_all(READ):
+        raise DicodeError(
+            Code.FORBIDDEN,
+            "not allowed: metrics are of every task, and the caller may read some",
+            hint="use a key with the scope read",
         )
 
 

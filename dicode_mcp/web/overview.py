@@ -62,16 +62,24 @@ def _asking(status: View) -> Child:
 
 def strip(status: View) -> Html:
     """Show the server's numbers in a row."""
-    tasks, slots = status["tasks"], status["slots"]
-    waiting = f", {slots['waiting']} waiting" if slots["waiting"] else ""
+    tasks = status["tasks"]
     return tag(
         "dl",
         _number("Tasks", str(tasks["total"]), _counts(tasks, ("ready", "broken", "paused"))),
         _number("Runs in 24 h", *_runs(status["runs_last_24h"])),
-        _number("Busy", f"{slots['running']} of {slots['total']}", f"slots{waiting}"),
+        _busy(status),
         _number("Up", roughly(status["uptime_seconds"]), f"dicode {status['version']}"),
         class_="strip",
     )
+
+
+def _busy(status: View) -> Child:
+    """Show the slots; whoever sees some tasks alone is not told what the others take."""
+    slots = status.get("slots")
+    if slots is None:
+        return None
+    waiting = f", {slots['waiting']} waiting" if slots["waiting"] else ""
+    return _number("Busy", f"{slots['running']} of {slots['total']}", f"slots{waiting}")
 
 
 def _number(name: str, value: str, detail: str) -> Html:

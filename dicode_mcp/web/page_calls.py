@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.triggers.webhook.table import PREFIX, Match
-from dicode_mcp.web.hook_frame import PAGE_KEY_HEADER, PageKeys
+from dicode_mcp.web.hook_frame import PAGE_KEY_HEADER, PageKeys, session_in
 from dicode_mcp.web.problems import problem
+from dicode_mcp.web.sessions import PAGE_SESSION
 
 NOBODY = "null"
 """The origin that browsers send for a page without one."""
@@ -84,7 +85,9 @@ class PageCalls:
         elif match is not None and _is_preflight(scope, headers):
             await _preflight(match, send)
         elif match is not None and self._fits(match, headers):
-            await self._app(_without_key(scope), receive, _readable(send))
+            key = headers.get(PAGE_KEY_HEADER, "")
+            called = _without_key(_of_session(scope, match, key))
+            await self._app(called, receive, _readable(send))
         elif scope["path"].rpartition(".")[2].lower() in _LOADED:
             await (await self._file(match, scope, receive))(scope, receive, _readable(send))
         else:
@@ -118,6 +121,15 @@ _NOT_YOURS = DicodeError(
     hint="load the page again; call with dicode.execute() or dicode.fetch(), not with fetch() or"
     " a form without data-dicode",
 )
+
+
+def _of_session(scope: Scope, match: Match, key: str) -> Scope:
+    """Say whose session the page's key belongs to, for who may call where a task wants one."""
+    session_id = session_in(key)
+    if session_id is None or not match.task.spec.trigger.auth:
+        return scope
+    state = {**scope.get("state", {}), PAGE_SESSION: (session_id, match.task.id)}
+    return {**scope, "state": state}
 
 
 def _without_key(scope: Scope) -> Scope:

@@ -45,16 +45,30 @@ class Listening:
         return f"http://{host}:{self.port}"
 
 
-def require_loopback(host: str) -> None:
-    """Raise ``DicodeError(INVALID_CONFIG)`` unless ``host`` is this machine's loopback.
+def require_keys(host: str, *, usable: bool, named: bool) -> None:
+    """Raise ``DicodeError(INVALID_CONFIG)`` for an address that others reach, unless it is safe.
 
-    Other addresses need keys, which this version does not have.
+    ``usable``: somebody can prove who he is. ``named``: the configuration says by which names the
+    server is called.
     """
-    if not is_loopback(host):
+    if is_loopback(host):
+        return
+    if not usable:
         raise DicodeError(
             Code.INVALID_CONFIG,
-            f"server.host {host!r} is reachable from other machines, which needs keys",
-            hint="set server.host to 127.0.0.1",
+            f"server.host {host!r} is reachable from other machines, and there is no key to call"
+            " with",
+            hint="start with server.host 127.0.0.1 (or --no-http), type"
+            " `dicode keys create --name NAME --scopes read`, and start again; or set server.oauth;"
+            " or keep server.host at 127.0.0.1",
+        )
+    if not named:
+        raise DicodeError(
+            Code.INVALID_CONFIG,
+            f"server.host {host!r} is reachable from other machines, and no name is set by which"
+            " they may call",
+            hint="set server.public_url (https://NAME) or server.allowed_hosts ([NAME]): requests"
+            " under any other name are refused",
         )
 
 

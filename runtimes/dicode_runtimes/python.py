@@ -40,7 +40,7 @@ from dicode_runtimes.uv import BlockError, Environments, ScriptEnvironments, UvP
 
 _SDK = Path(dicode_sdk.__file__).resolve().parent
 _MAIN = str(_SDK / "_main.py")
-_OWN = ("dicode_sdk._bootstrap", "dicode_sdk._refused", "dicode_sdk._failure")
+_OWN = tuple(f"dicode_sdk.{name}" for name in ("_bootstrap", "_refused", "_seen", "_failure"))
 _COMMON = (
     "asyncio argparse base64 collections concurrent.futures contextlib copy csv dataclasses "
     "datetime decimal email.message enum fnmatch functools glob gzip hashlib hmac html http.client "
@@ -72,6 +72,7 @@ class PythonRuntime:
         self._path = path
         self._timezone = timezone
         self._packages = os.pathsep.join(package_folders())
+        self._folders = _interpreter_folders()
         self._healthy = False
 
     @classmethod
@@ -180,7 +181,7 @@ class PythonRuntime:
         task = context.task
         script = require_script(task, "task.py")
         found = self._environments.of(task) if self._environments else None
-        python, packages, folders = self._interpreter, self._packages, _interpreter_folders()
+        python, packages, folders = self._interpreter, self._packages, self._folders
         if found is not None:
             python, packages = found.python, os.pathsep.join(found.packages)
             folders = (found.root, found.base)

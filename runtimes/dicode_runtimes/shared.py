@@ -47,15 +47,15 @@ def task_environment(context: LaunchContext, *, path: str, timezone: str | None)
 
 
 def socket_path(scratch: Path) -> Path:
-    """Give where a run's unix socket is made: in its scratch folder, when the system allows it.
+    """Give where a run's unix socket is made: in a folder of its own, which the run is shown.
 
-    A socket's path may have about 100 bytes; for a longer one a private folder of the run's own.
+    It is in the scratch folder when the system allows it: its path may have about 100 bytes.
     """
-    path = scratch / "ipc.sock"
+    path = scratch / "ipc" / "sock"
     if len(os.fsencode(path)) <= _LONGEST_SOCKET:
         return path
     mark = hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
-    return Path("/tmp") / f"dicode-{os.geteuid()}-{mark}" / "ipc.sock"
+    return Path("/tmp") / f"dicode-{os.geteuid()}-{mark}" / "sock"
 
 
 def require_script(task: Task, names: str) -> Path:

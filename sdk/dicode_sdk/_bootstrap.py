@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dicode_sdk._channel import Channel
+    from dicode_sdk._seen import Seen
 
 SDK_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
@@ -53,15 +54,20 @@ def run(fd: int, script: str, *, caged: bool = False) -> None:
     channel = _channel.Channel(fd)
     start = channel.receive()["start"]
     names = install(channel, start)
+    seen = None
     if caged and "permissions" in start:
-        _watch(start["permissions"], os.path.dirname(script))
+        seen = _watch(start["permissions"], os.path.dirname(script), channel)
     outcome = perform(script, names, start.get("code"))
     _join_threads()
     _flush()
     if channel.suspended:
         # However the script ended: it is started again once there is an answer.
         outcome = _result.Outcome()
-    channel.send({"finish": outcome.as_frame()})
+    frame = outcome.as_frame()
+    if seen is not None:
+        # There also when it is empty: all that can be seen was.
+        frame["used"] = seen.rest()
+    channel.send({"finish": frame})
     if outcome.exit_code:
         raise SystemExit(outcome.exit_code)
 
@@ -84,10 +90,15 @@ def install(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
-def _watch(permissions: dict[str, Any], folder: str) -> None:
+def _watch(permissions: dict[str, Any], folder: str, channel: Channel) -> Seen:
     from dicode_sdk import _refused
+    from dicode_sdk._seen import Seen, watch_environment
 
-    _refused.watch(_refused.Grants(permissions, folder), lambda text: _api.tell("security", text))
+    seen = Seen(lambda found: channel.try_send({"used": found}))
+    grants = _refused.Grants(permissions, folder)
+    _refused.watch(grants, lambda text: _api.tell("security", text), seen.note)
+    watch_environment(permissions.get("env") or (), seen.note)
+    return seen
 
 
 def perform(script: str, names: dict[str, Any], code: str | None = None) -> _result.Outcome:

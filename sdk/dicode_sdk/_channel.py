@@ -110,6 +110,18 @@ class Channel:
         """Write one frame that needs no answer."""
         self._write(_encoded(frame))
 
+    def try_send(self, frame: dict[str, Any]) -> bool:
+        """Write one frame unless another is being written, be it by this very thread."""
+        if not self._writing.acquire(False):
+            return False
+        try:
+            self._put(_encoded(frame))
+        except OSError:
+            pass  # whoever calls next finds out that the server has gone
+        finally:
+            self._writing.release()
+        return True
+
     def call(self, method: str, args: dict[str, Any]) -> Any:
         """Ask the server and wait. Raises ``DicodeError``."""
         slot = _Slot(None)
@@ -188,13 +200,16 @@ class Channel:
             raise
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
         with self._writing:
             try:
-                while view:
-                    view = view[os.write(self._fd, view) :]
+                self._put(data)
             except OSError:
                 self._break()
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
 
     def _lead(self, own: _Slot) -> None:
         """Read one frame as the one who reads; then the next in line may."""

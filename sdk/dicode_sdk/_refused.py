@@ -47,19 +47,37 @@ class Grants:
         if os.access("/tmp", os.W_OK):
             own.append("/tmp")
         self._write = [path for path in own if path]
+        own_code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self._read = [folder, *self._write, *_SYSTEM, sys.base_prefix, sys.prefix, *sys.path]
+        self._read.append(own_code)
+        self._to_read: list[str] = []
+        self._to_write: list[str] = []
         granted: list[tuple[str, str]] = permissions.get("fs") or []
-        for path, how in granted:
+        for path, how in sorted(granted, key=lambda grant: -len(grant[0])):
             if "r" in how:
-                self._read.append(path)
+                self._to_read.append(path)
             if "w" in how:
-                self._write.append(path)
+                self._to_write.append(path)
 
     def path(self, path: str, *, write: bool) -> bool:
         """Tell whether a path may be used."""
-        path = os.path.normpath(os.path.join(os.getcwd(), path))
-        allowed = self._write if write else self._read
-        return any(path == each or path.startswith(each.rstrip("/") + "/") for each in allowed)
+        return self.place(path, write=write) is not None
+
+    def place(self, path: str, *, write: bool) -> str | None:
+        """Give the grant a path may be used by, empty where every task may; None: it may not."""
+        if path[:1] != "/" or "/." in path:
+            path = os.path.normpath(os.path.join(os.getcwd(), path))
+        for each in self._to_write if write else self._to_read:
+            if path == each or path.startswith(each.rstrip("/") + "/"):
+                return each
+        for each in self._write if write else self._read:
+            if path == each or path.startswith(each.rstrip("/") + "/"):
+                return ""
+        return None
+
+    def program(self, name: str) -> bool:
+        """Tell whether a program may be started."""
+        return "*" in self.run or any(os.path.basename(each) == name for each in self.run)
 
     def line_for(self, path: str, write: bool) -> str:
         """Say what to add to task.yaml for a path."""
@@ -73,25 +91,44 @@ class Grants:
 
 
 _grants: Grants | None = None
+_note: Callable[[str, str], None] | None = None
+_started: set[str] = set()
+"""Names of programs that were to be started; an error may also name the folder to start it in."""
 
 
-def watch(grants: Grants, tell: Callable[[str], None]) -> None:
-    """Tell of what will be refused, each thing once, and at most twenty of them."""
-    global _grants
-    _grants = grants
+def watch(grants: Grants, tell: Callable[[str], None], note: Callable[[str, str], None]) -> None:
+    """Tell of what will be refused, each thing once, and at most twenty of them.
+
+    ``note`` is given kind and name of all that is used, refused or not, but for what every task
+    may.
+    """
+    global _grants, _note
+    _grants, _note = grants, note
     told: set[str] = set()
+    known: set[tuple[Any, bool]] = set()
     busy = False
 
     def look(event: str, args: tuple[Any, ...]) -> None:
         nonlocal busy
-        if (event != "open" and event not in _ON_PATHS and event not in _OTHERS) or busy:
+        if event not in _LOOKED_AT or busy:
             return
         busy = True
         try:
-            found = _line(event, args, grants)
-            if found is not None and found not in told and len(told) < _MOST:
-                told.add(found)
-                tell(found)
+            if event == "open":
+                opened = (args[0], bool(isinstance(args[2], int) and args[2] & _WRITING))
+                if opened in known:
+                    return
+                if len(known) >= _MOST_KNOWN:
+                    known.clear()
+                known.add(opened)
+            elif event in _MOVES:
+                known.clear()
+                return
+            for kind, what, line in _found(event, args, grants):
+                note(kind, what)
+                if line is not None and line not in told and len(told) < _MOST:
+                    told.add(line)
+                    tell(line)
         except Exception:
             pass  # never the task's trouble
         finally:
@@ -100,20 +137,26 @@ def watch(grants: Grants, tell: Callable[[str], None]) -> None:
     sys.addaudithook(look)
 
 
-_OTHERS = _PROGRAMS | _NETWORK
+_FORKS = frozenset({"os.fork", "os.forkpty"})
+_MOVES = frozenset({"os.chdir", "os.fchdir"})
+_LOOKED_AT = frozenset({"open", *_ON_PATHS, *_PROGRAMS, *_NETWORK, *_FORKS, *_MOVES})
+_MOST_KNOWN = 4096
 
 
-def _line(event: str, args: tuple[Any, ...], grants: Grants) -> str | None:
+def _found(event: str, args: tuple[Any, ...], grants: Grants) -> list[tuple[str, str, str | None]]:
+    """Give what an event uses: kind, name, and the line to tell when it will be refused."""
     if event == "open":
         path, _, flags = args
-        return _file(path, bool(isinstance(flags, int) and flags & _WRITING), grants)
+        flags = flags if isinstance(flags, int) else 0
+        found = _file(path, bool(flags & _WRITING), grants)
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            found += [(kind, what, None) for kind, what, _ in _file(path, False, grants)]
+        return found
     if event in _ON_PATHS:
-        if _in_open_folder(args):
-            return None
-        return _file(args[0], _ON_PATHS[event], grants)
+        return [] if _in_open_folder(args) else _file(args[0], _ON_PATHS[event], grants)
     if event in _NETWORK:
-        return None if grants.net else _network(event, args)
-    return None if grants.run else _program(args[0])
+        return [] if grants.net else _network(event, args)
+    return [("blind", "fork", None)] if event in _FORKS else _program(args[0], grants)
 
 
 def _in_open_folder(args: tuple[Any, ...]) -> bool:
@@ -121,13 +164,17 @@ def _in_open_folder(args: tuple[Any, ...]) -> bool:
     return len(args) > 1 and isinstance(args[-1], int) and args[-1] != -1 and args[0][:1] != "/"
 
 
-def _file(path: Any, write: bool, grants: Grants) -> str | None:
+def _file(path: Any, write: bool, grants: Grants) -> list[tuple[str, str, str | None]]:
     if isinstance(path, bytes):
         path = os.fsdecode(path)
-    if not isinstance(path, str) or grants.path(path, write=write):
-        return None
+    if not isinstance(path, str):
+        return []
     verb = "write" if write else "read"
-    return f"blocked: {verb} {path[:300]} - {grants.line_for(path, write)}"
+    place = grants.place(path, write=write)
+    if place is not None:
+        return [(verb, place, None)] if place else []
+    full = os.path.normpath(os.path.join(os.getcwd(), path))
+    return [(verb, full, f"blocked: {verb} {path[:300]} - {grants.line_for(path, write)}")]
 
 
 def grant_path(full: str, write: bool) -> str:
@@ -136,13 +183,17 @@ def grant_path(full: str, write: bool) -> str:
     return f"add to task.yaml: permissions.fs: [{{path: {_quote(full)}, permission: {how}}}]"
 
 
-def _network(event: str, args: tuple[Any, ...]) -> str | None:
+def _network(event: str, args: tuple[Any, ...]) -> list[tuple[str, str, str | None]]:
     host, port = (args[1][0], args[1][1]) if event == "socket.connect" else (args[0], None)
     if isinstance(host, bytes):
         host = host.decode("utf-8", "replace")
     if not isinstance(host, str) or not host or host in ("localhost", "127.0.0.1", "::1"):
-        return None
-    return f"blocked: connect {host}{f':{port}' if port else ''} - {grant_host(host)}"
+        return []
+    place = f"{host}:{port}" if port else host
+    if event == "socket.getaddrinfo" and isinstance(args[1], int) and args[1] > 0:
+        place = f"{host}:{args[1]}"
+    shown = f"{host}{f':{port}' if port else ''}"
+    return [("net", place, f"blocked: connect {shown} - {grant_host(host)}")]
 
 
 def grant_host(host: str) -> str:
@@ -150,13 +201,16 @@ def grant_host(host: str) -> str:
     return f"add to task.yaml: permissions.net: [{_quote(host)}]"
 
 
-def _program(program: Any) -> str | None:
-    if isinstance(program, bytes):
-        program = os.fsdecode(program)
-    if not isinstance(program, str) or not program:
-        return None
+def _program(program: Any, grants: Grants) -> list[tuple[str, str, str | None]]:
+    program = os.fsdecode(program)
+    if not program:
+        return []
     name = os.path.basename(program.split()[0])
-    return f"blocked: run {name} - {grant_program(name)}"
+    if len(_started) < _MOST_KNOWN:
+        _started.add(name)
+    if grants.program(name):
+        return [("run", name, None)]
+    return [("run", name, f"blocked: run {name} - {grant_program(name)}")]
 
 
 def grant_program(name: str) -> str:
@@ -167,7 +221,11 @@ def grant_program(name: str) -> str:
 def hint(error: BaseException) -> str | None:
     """Say what to add to task.yaml when an error is the sandbox's doing."""
     grants = _grants
-    if grants is None or not isinstance(error, OSError):
+    if grants is None:
+        return None
+    if isinstance(error, KeyError):
+        return _missing_variable(error)
+    if not isinstance(error, OSError):
         return None
     path = error.filename
     if isinstance(path, bytes):
@@ -179,9 +237,25 @@ def hint(error: BaseException) -> str | None:
     return None
 
 
+def _missing_variable(error: KeyError) -> str | None:
+    """Say what to add for a variable that ``os.environ`` does not have."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = error.args[0] if error.args else None
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "os":
+        return None
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("DICODE_"):
+        return None
+    if _note is not None:
+        _note("env", name)
+    return f"add to task.yaml: permissions.env: [{_quote(name)}]"
+
+
 def _hint_for_path(error: OSError, path: str, grants: Grants) -> str | None:
-    if error.errno in (1, 13) and not grants.run and _is_program(error):
-        return grant_program(os.path.basename(path))
+    name = os.path.basename(path)
+    if error.errno in (1, 2, 13) and name in _started and _is_program(error):
+        return None if grants.program(name) else grant_program(name)
     if error.errno in _REFUSED:
         write = error.errno == 30 or not grants.path(path, write=True)
         if not grants.path(path, write=False):

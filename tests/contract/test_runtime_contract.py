@@ -259,11 +259,11 @@ CASES: dict[str, Case] = {
         permissions=RUN_OTHER,
     ),
     "a_method_the_server_lacks_says_so": Case(
-        "dicode.secrets_set('k', 'hunter2-value')",
-        "await dicode.secrets_set('k', 'hunter2-value');",
+        "dicode.git.commit_push('message')",
+        "await dicode.git.commit_push('message');",
         status=FAILED,
         reason="script_error",
-        says="does not offer secrets_set",
+        says="does not offer git.commit_push",
     ),
     "a_refused_call_can_be_caught": Case(
         """
@@ -413,6 +413,7 @@ ALL_VARIABLES = {
         """,
 }
 OF_DENO = {
+    "DENO_AUDIT_PERMISSIONS",
     "DENO_CERT",
     "DENO_DIR",
     "DENO_NO_PACKAGE_JSON",

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,13 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import (
     Approval,
     AuditEntry,
+    AuditQuery,
+    BearerKey,
     DevMode,
     LogQuery,
     Pause,
     RunQuery,
+    SealedSecret,
     SourceOverrides,
     Store,
 )
@@ -34,6 +38,7 @@ from dicode_mcp.runs.model import (
     new_run_id,
 )
 from dicode_mcp.runs.notices import NoticeState, Settled
+from dicode_mcp.secrets.bodies import SealedBodies
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import START_MS, FakeClock
 from dicode_mcp.testing.store import MemoryStore
@@ -51,7 +56,14 @@ def _sqlite(data_dir: Path) -> AbstractAsyncContextManager[Store]:
     return SqliteStore.open(data_dir, FakeClock(), ballast_bytes=0)
 
 
-@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
+@asynccontextmanager
+async def _sealed(data_dir: Path) -> AsyncGenerator[Store]:
+    async with _sqlite(data_dir) as store:
+        assert isinstance(store, SqliteStore)
+        yield store.sealing(SealedBodies(b"k" * 32))
+
+
+@pytest.fixture(params=[_memory, _sqlite, _sealed], ids=["memory", "sqlite", "sealed"])
 def opener(request: pytest.FixtureRequest) -> Opener:
     return request.param
 
@@ -656,6 +668,30 @@ async def test_what_was_decided_for_a_source_is_given_back(
     assert await store.source_overrides() == {"other": other}
 
 
+async def test_sealed_secrets_are_kept_by_name(store: Store) -> None:
+    one = SealedSecret("A", "sealed a", 1, "cli")
+    two = SealedSecret(".check", "sealed check", 2, "server")
+    await store.put_secrets([one, two])
+    assert list((await store.secrets()).items()) == [(".check", two), ("A", one)]
+    newer = SealedSecret("A", "sealed again", 3, "mcp")
+    await store.put_secrets([newer])
+    assert (await store.secrets())["A"] == newer
+    assert await store.delete_secret("A")
+    assert not await store.delete_secret("A")
+    assert list(await store.secrets()) == [".check"]
+
+
+async def test_bearer_keys_are_kept_oldest_first(store: Store) -> None:
+    old = BearerKey("k1", "ci", "d1", ("read", "run:a/*"), 1, "local")
+    new = BearerKey("k0", "me", "d2", ("admin",), 2, "local", expires_at_ms=9)
+    await store.put_key(new)
+    await store.put_key(old)
+    assert list(await store.keys()) == [old, new]
+    used = replace(old, last_used_at_ms=5, revoked_at_ms=6)
+    await store.put_key(used)
+    assert list(await store.keys()) == [used, new]
+
+
 async def test_approvals_are_of_one_version_each(store: Store) -> None:
     first = Approval("t", "1" * 64, START_MS, "me", "a" * 40)
     second = Approval("t", "0" * 64, START_MS + 1, "me")
@@ -672,9 +708,11 @@ async def test_approvals_are_of_one_version_each(store: Store) -> None:
 
 
 async def test_audit_entries_are_numbered_and_paged_newest_first(store: Store) -> None:
-    for n in range(5):
-        await store.add_audit(AuditEntry(START_MS + n, "me", "mcp", "run_task", f"t{n}", "ok"))
-    await store.add_audit(AuditEntry(START_MS, "me", "cli", "cancel", "r", "no", {"why": [1]}))
+    several = [AuditEntry(START_MS + n, "me", "mcp", "run_task", f"t{n}", "ok") for n in range(5)]
+    await store.append_audit(several, "five")
+    last = AuditEntry(START_MS, "me", "cli", "cancel", "r", "no", {"why": [1]})
+    await store.append_audit([last], "six")
+    assert await store.audit_head() == "six"
     page = await store.list_audit(limit=2)
     assert page.items[0].detail == {"why": [1]}
     assert page.next_cursor is not None
@@ -683,6 +721,35 @@ async def test_audit_entries_are_numbered_and_paged_newest_first(store: Store) -
     assert rest.next_cursor is None
     ids = [e.id for e in (*page.items, *rest.items)]
     assert ids == sorted(set(ids), reverse=True)
+
+
+async def test_audit_entries_are_found_by_what_is_asked_and_read_oldest_first(store: Store) -> None:
+    assert await store.audit_head() is None
+    wrote = [
+        AuditEntry(START_MS, "me", "cli", "run_task", "infra/a", "ok"),
+        AuditEntry(START_MS + 1, "key:ci", "mcp", "run_task", "infra_b", "ok"),
+        AuditEntry(START_MS + 2, "me", "cli", "cancel_run", "infra/b", "ok"),
+    ]
+    await store.append_audit(wrote, "head")
+
+    async def targets(**query: Any) -> list[str]:
+        found = await store.list_audit(after_id=0, query=AuditQuery(**query))
+        return [entry.target for entry in found.items]
+
+    assert await targets() == ["infra/a", "infra_b", "infra/b"]
+    assert await targets(target="infra/*") == ["infra/a", "infra/b"]
+    assert await targets(target="infra/b") == ["infra/b"]
+    assert await targets(actor="me", action="run_task") == ["infra/a"]
+    assert await targets(actor="key:c*") == ["infra_b"]
+    assert await targets(actor="key:c") == []
+    assert await targets(actor="k_y:*") == []
+    assert await targets(since_ms=START_MS + 1) == ["infra_b", "infra/b"]
+    first = await store.list_audit(limit=2, after_id=0)
+    assert [entry.target for entry in first.items] == ["infra/a", "infra_b"]
+    assert first.next_cursor is not None
+    rest = await store.list_audit(limit=2, after_id=int(first.next_cursor))
+    assert [entry.target for entry in rest.items] == ["infra/b"]
+    assert rest.next_cursor is None
 
 
 async def test_the_instance_id_is_the_same_each_time(store: Store) -> None:
@@ -755,3 +822,21 @@ async def test_a_run_keeps_the_key_it_is_counted_by(store: Store) -> None:
     await store.add_run(run, Payload())
     (stored,) = await store.unfinished_runs()
     assert (stored.limit_key, stored.priority) == ("acme/api", -100)
+
+
+async def test_what_tasks_used_is_kept_by_task_and_goes_with_it(store: Store) -> None:
+    assert await store.accesses("a") is None
+    await store.put_accesses({"a": "one", "b": "two é"})
+    await store.put_accesses({"a": "three"})
+    assert (await store.accesses("a"), await store.accesses("b")) == ("three", "two é")
+    assert await store.forget_accesses(keep={"b", "c"}) == 1
+    assert (await store.accesses("a"), await store.accesses("b")) == (None, "two é")
+    assert await store.forget_accesses(keep={"b"}) == 0
+
+
+async def test_a_run_keeps_what_it_was_not_held_to(store: Store) -> None:
+    begun = await started(store, a_run("t"))
+    await store.finish_run(begun, Outcome(RunStatus.SUCCESS, 2, unenforced="permissions.net: no"))
+    stored = await store.get_run(begun.id)
+    assert stored is not None
+    assert stored.unenforced == "permissions.net: no"

@@ -14,6 +14,7 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Store
 from dicode_mcp.runs.joins import Arrival, Join, Joins, Rows
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus, Trigger, new_run_id
+from dicode_mcp.secrets.bodies import SealedBodies
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import START_MS, FakeClock
 from dicode_mcp.testing.store import MemoryStore
@@ -33,7 +34,14 @@ def _sqlite(data_dir: Path) -> AbstractAsyncContextManager[Store]:
     return SqliteStore.open(data_dir, FakeClock(), ballast_bytes=0)
 
 
-@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
+@asynccontextmanager
+async def _sealed(data_dir: Path) -> AsyncGenerator[Store]:
+    async with _sqlite(data_dir) as store:
+        assert isinstance(store, SqliteStore)
+        yield store.sealing(SealedBodies(b"k" * 32))
+
+
+@pytest.fixture(params=[_memory, _sqlite, _sealed], ids=["memory", "sqlite", "sealed"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store]:
     opener: Opener = request.param
     async with opener(tmp_path) as opened:

@@ -15,6 +15,7 @@ from dicode_mcp.protocols import DayQuery, LogQuery, PruneQuery, RunQuery, Store
 from dicode_mcp.runs.logs import Level, LogLine
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunError, RunStatus, Trigger, new_run_id
 from dicode_mcp.runs.statistics import DAY_MS, Tally, day_of, durations_of
+from dicode_mcp.secrets.bodies import SealedBodies
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import START_MS, FakeClock
 from dicode_mcp.testing.store import MemoryStore
@@ -32,7 +33,14 @@ def _sqlite(data_dir: Path) -> AbstractAsyncContextManager[Store]:
     return SqliteStore.open(data_dir, FakeClock(), ballast_bytes=0)
 
 
-@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
+@asynccontextmanager
+async def _sealed(data_dir: Path) -> AsyncGenerator[Store]:
+    async with _sqlite(data_dir) as store:
+        assert isinstance(store, SqliteStore)
+        yield store.sealing(SealedBodies(b"k" * 32))
+
+
+@pytest.fixture(params=[_memory, _sqlite, _sealed], ids=["memory", "sqlite", "sealed"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store]:
     opener: Opener = request.param
     async with opener(tmp_path) as opened:

@@ -13,6 +13,7 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.protocols import Store
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus, Trigger, new_run_id
 from dicode_mcp.runs.questions import Answered, Question, put, read_draft
+from dicode_mcp.secrets.bodies import SealedBodies
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import START_MS
 from dicode_mcp.testing.store import MemoryStore
@@ -20,13 +21,14 @@ from dicode_mcp.testing.store import MemoryStore
 ANSWER = Answered({"answer": "ü\ud800\x00"}, START_MS + 500, "local", "http")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sealed"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
     async with SqliteStore.open(tmp_path, SystemClock(), ballast_bytes=0) as opened:
-        yield opened
+        sealed = request.param == "sealed"
+        yield opened.sealing(SealedBodies(b"k" * 32)) if sealed else opened
 
 
 async def running(store: Store, at_ms: int = START_MS) -> Run:
@@ -187,3 +189,16 @@ async def test_questions_and_values_go_with_their_run(store: Store) -> None:
     assert await store.delete_runs([run.id]) == 1
     assert list(await store.questions(run.id)) == []
     assert await store.once_get(run.id, "k") is None
+
+
+async def test_what_a_run_must_not_show_is_kept_besides_what_it_keeps_itself(store: Store) -> None:
+    run = await running(store)
+    assert await store.get_hidden(run.id) is None
+    await store.put_hidden(run.id, '[["A", "1"]]')
+    await store.put_hidden(run.id, '[["A", "1"], ["B", "2"]]')
+    for n in range(1_000):
+        await store.once_put(run.id, f"k{n}", "1")
+    assert await store.get_hidden(run.id) == '[["A", "1"], ["B", "2"]]'
+    with pytest.raises(DicodeError) as caught:
+        await store.put_hidden("unknown", "[]")
+    assert caught.value.code is Code.RUN_NOT_FOUND

@@ -69,16 +69,15 @@ async def test_the_commands_of_the_rest_page_do_what_it_says(live: Live) -> None
         assert set(example) <= set(records[0])
 
 
-async def test_the_orchestrators_line_works_but_for_its_key(live: Live) -> None:
-    """There are no keys before issue E; then the line works as it stands."""
+async def test_the_orchestrators_line_works_with_a_key_as_it_stands(live: Live) -> None:
+    making = 'export API_KEY="$(dicode keys create --name orchestrator --scopes SCOPE)"\n'
     async with live.serving(CONFIG):
         await live.ids("my-task")
         await live.call("run_task", id="my-task", wait_seconds=30)
-        keyed = await live.shell(here(SEED_LINE))
-        assert keyed.code == 22
-        assert "401" in keyed.err
-        line = SEED_LINE.replace('-H "Authorization: Bearer $API_KEY" ', "")
-        said = await live.shell(here(line))
+        without = await live.shell(here(SEED_LINE))
+        assert without.code == 22
+        assert "401" in without.err
+        said = await live.shell(making.replace("SCOPE", "read:my-task") + here(SEED_LINE))
         assert said.code == 0, said
         (record,) = json.loads(said.out)
         wanted = {"type", "status", "timestamp", "durationMs", "result", "error"}
@@ -87,3 +86,26 @@ async def test_the_orchestrators_line_works_but_for_its_key(live: Live) -> None:
         assert record["result"] == {"itemsProcessed": 3, "success": True}
         assert record["error"] is None
         assert isinstance(record["durationMs"], int)
+        await live.shell("dicode keys revoke orchestrator")
+        other = await live.shell(making.replace("SCOPE", "read:other-*") + here(SEED_LINE))
+        assert other.code == 22
+        assert "404" in other.err
+
+
+async def test_the_same_commands_work_for_somebody_with_a_key(live: Live) -> None:
+    start, trigger, read = [b.text for b in blocks_of(PAGE) if b.language == "sh"]
+    key = 'KEY="$(dicode keys create --name ci --scopes run:my-task)"\n'
+    # With server.auth nothing else lets the commands in.
+    async with live.serving(f"{CONFIG}server: {{auth: true}}\n"):
+        await live.ids("my-task")
+        assert (await live.shell(here(start))).code == 22
+        assert (await live.call("get_runs"))["runs"] == []
+        keyed = [
+            here(line).replace("curl ", 'curl -H "Authorization: Bearer $KEY" ')
+            for line in (start, trigger, read)
+        ]
+        said = await live.shell(f"{key}{keyed[0]}\n{keyed[1]}")
+        assert said.code == 0, said
+        run_id = json.loads(said.out.splitlines()[-1])
+        run = await live.call("get_run", run_id=run_id, wait_seconds=30)
+        assert run["return_value"] == {"itemsProcessed": 7, "success": True}

@@ -51,13 +51,17 @@ class HttpService:
         async with server:
             yield self
 
+    def answer(self, request: Received) -> Answer:
+        """Give the next answer."""
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.got.append(Received(head[0].split()[1], headers, body))
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            answer = self.answer(self.got[-1])
             sent = {**answer.headers, "Content-Length": str(len(answer.body))}
             lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
             start = f"HTTP/1.1 {answer.status} Some Reason\r\nConnection: close\r\n{lines}\r\n"

@@ -1,8 +1,10 @@
 """A room with servers around a run whose network goes through the gate, and what came of it.
 
-    python tests/integration/gate_room.py <folder> <python|deno> <certificate> <key>
+    python tests/integration/gate_room.py <folder> <python|deno> <certificate> <key> [led|bare]
 
 Runs as whoever starts it and prints one JSON object. Only the resolver is not the machine's own.
+With ``led`` the run is made as on a machine without namespaces; with ``bare`` this process first
+goes where there are none.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import os
 import ssl
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dicode_mcp.cage import namespaces
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.executor import SpawnExecutor, become_subreaper
 from dicode_mcp.executor.sandbox.cages import Cages
 from dicode_mcp.executor.sandbox.gate.outside import Outside
 from dicode_mcp.executor.sandbox.plan import Ceilings
-from dicode_mcp.executor.sandbox.probe import look
+from dicode_mcp.executor.sandbox.probe import Probe, look
 from dicode_mcp.protocols import Runtime
 from dicode_mcp.runs.logs import Level
 from dicode_mcp.runs.model import Payload, RunStatus
@@ -89,7 +93,21 @@ def runtime_of(kind: str, folder: Path) -> tuple[Runtime, str, str]:
     return deno, ".ts", (DATA / "through_the_gate.ts").read_text()
 
 
-async def visit(folder: Path, kind: str, certificate: str, key: str) -> dict[str, Any]:
+def leave_namespaces() -> None:
+    """Go where the kernel grants no namespaces, as in a container, and give up all rights."""
+    namespaces.enter(["user"])
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    namespaces.drop_rights()
+
+
+def probed(how: str) -> Probe:
+    """Give what there is here, or what there would be without namespaces."""
+    return replace(look(), files="no", files_as_root="no") if how == "led" else look()
+
+
+async def visit(
+    folder: Path, kind: str, certificate: str, key: str, how: str = ""
+) -> dict[str, Any]:
     """Run the script; give what it saw, who came to the servers, and what the log says."""
     become_subreaper()
     runtime, suffix, script = runtime_of(kind, folder)
@@ -119,13 +137,14 @@ async def visit(folder: Path, kind: str, certificate: str, key: str) -> dict[str
             f"localhost:{ports['six']}",
         ]
         permissions = Permissions(net=tuple(net), fs=(FsGrant(path=certificate, permission="r"),))
-        cages = Cages("strict", look(), Ceilings(2**31, 256), outside)
+        cages = Cages("strict", probed(how), Ceilings(2**31, 256), outside)
         executor = await stack.enter_async_context(SpawnExecutor(SystemClock(), cages=cages))
         house = RuntimeHouse(runtime, suffix, executor, folder)
         params = {**ports, "certificate": certificate}
         ended = await house.run(script, Payload(params=params), permissions=permissions, limit=60)
     return {
         "uid": os.geteuid(),
+        "sandbox": cages.health().message,
         "status": ended.outcome.status.value,
         "error": str(ended.outcome.error),
         "log": ended.messages[-30:],
@@ -137,8 +156,10 @@ async def visit(folder: Path, kind: str, certificate: str, key: str) -> dict[str
 
 
 def main() -> None:
-    folder, kind, certificate, key = sys.argv[1:]
-    json.dump(asyncio.run(visit(Path(folder), kind, certificate, key)), sys.stdout)
+    folder, kind, certificate, key, *how = sys.argv[1:]
+    if how == ["bare"]:
+        leave_namespaces()
+    json.dump(asyncio.run(visit(Path(folder), kind, certificate, key, *how)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,10 @@ def serve(tmp_path: Path) -> Serve:
         http: bool = False,
         slots: int = 4,
         drain: float = 0.0,
-        environ: Mapping[str, str] | None = None,
+        environ: MutableMapping[str, str] | None = None,
         sources: Sequence[SourceConfig] = (),
         server_config: ServerConfig | None = None,
+        sandbox: str | None = None,
         **settings: Any,
     ) -> AsyncGenerator[Live]:
         (tmp_path / "tasks").mkdir(exist_ok=True)
@@ -132,7 +133,10 @@ def serve(tmp_path: Path) -> Serve:
             data_dir=tmp_path / "data",
             sources=(SourceConfig(type="local", path=str(tmp_path / "tasks")), *sources),
             server=server_config or ServerConfig(port=0, allow_local_git=True),
-            execution=ExecutionConfig(max_concurrent_runs=slots, drain=drain),
+            execution=ExecutionConfig.model_validate(
+                {"max_concurrent_runs": slots, "drain": drain}
+                | ({} if sandbox is None else {"sandbox": sandbox})
+            ),
             **settings,
         )
         server = Server(config, environ=environ or os.environ, clock=SystemClock(), http=http)

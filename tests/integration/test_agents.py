@@ -161,12 +161,12 @@ async def test_an_agent_has_no_more_of_the_environment_than_its_task_and_its_own
     serve: Serve,
 ) -> None:
     script = (
-        "import json, os\nprint(json.dumps([os.environ.get('KEY'), os.environ.get('OTHER')]))\n"
+        "import json, os\nprint(json.dumps([os.environ.get('GIVEN'), os.environ.get('OTHER')]))\n"
     )
-    manifest = MANIFEST.replace("permissions: {", "permissions: {env: [KEY, OTHER], ")
-    async with serve(environ={"KEY": "k-123456", "OTHER": "o-123456"}) as live:
+    manifest = MANIFEST.replace("permissions: {", "permissions: {env: [GIVEN, OTHER], ")
+    async with serve(environ={"GIVEN": "k-123456", "OTHER": "o-123456"}) as live:
         write_agent(live, "a", script)
-        write_agent(live, "a", json.dumps({"env": ["KEY"]}), "agent.json")
+        write_agent(live, "a", json.dumps({"env": ["GIVEN"]}), "agent.json")
         write_agent(live, "b", script)
         write_agent(live, "b", json.dumps({"env": ["HOST_ONLY"]}), "agent.json")
         await caller(live, manifest=manifest)

@@ -21,6 +21,9 @@ NAMES = [
     "email",
     "notify",
     "ntfy",
+    "secret-providers/doppler",
+    "secret-providers/onepassword",
+    "secret-providers/vault",
     "slack",
     "telegram",
     "webhook",
@@ -51,7 +54,7 @@ async def test_a_plain_listing_shows_the_users_own_tasks_and_says_what_it_leaves
         await live.sync()
         listed = await live.call("list_tasks")
         assert [task["id"] for task in listed["tasks"]] == ["mine"]
-        assert "9 tasks that come with dicode" in listed["note"]
+        assert "12 tasks that come with dicode" in listed["note"]
         assert 'source "bundled"' in listed["note"]
         assert await ids(live, query="slack") == ["bundled/slack"]
         assert "bundled/ntfy" in await ids(live, tag="notify")
@@ -143,4 +146,4 @@ def test_every_folder_that_is_a_task_is_in_the_set_or_is_an_example() -> None:
     assert sorted(entry.key for entry in made.entries.entries) == NAMES
     folders = {path.parent for path in AGENTS.rglob("task.yaml")}
     inside = {folder.name for folder in folders if AGENTS / "examples" not in folder.parents}
-    assert inside == set(NAMES)
+    assert inside == {name.rpartition("/")[2] for name in NAMES}

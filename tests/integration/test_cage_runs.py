@@ -398,3 +398,18 @@ async def test_a_run_within_its_permissions_has_no_line_of_refusals(house: Runti
     )
     assert ended.outcome.status is RunStatus.SUCCESS, ended
     assert [each for each in ended.log if each[0] is Level.SECURITY] == []
+
+
+async def test_a_run_says_what_it_was_not_held_to(tmp_path: Path) -> None:
+    held = dict.fromkeys(("files", "files_as_root", "user", "told"), "not allowed")
+    probe = replace(this_machine(), **held)
+    wants = Permissions(net=("api.example.com",))
+    async with SpawnExecutor(SystemClock(), cages=Cages("best_effort", probe)) as executor:
+        house = RuntimeHouse(PythonRuntime(), ".py", executor, tmp_path)
+        ended = await house.run("result = 1", permissions=wants)
+        assert ended.value == 1
+        assert "permissions.net" in (ended.outcome.unenforced or "")
+        assert not ended.seen.whole
+    async with SpawnExecutor(SystemClock(), cages=strict_cages()) as executor:
+        house.executor = executor
+        assert (await house.run("result = 1", permissions=wants)).outcome.unenforced is None

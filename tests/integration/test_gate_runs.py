@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 
 from dicode_mcp.testing.cages import this_machine
 from dicode_mcp.testing.others import as_somebody, python_of_others
@@ -81,21 +82,6 @@ def folder() -> Generator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def certificate(folder: Path) -> tuple[str, str]:
-    key, made = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-keyout", str(key), "-out", str(made), "-days", "2",
-            "-subj", "/CN=allowed.test", "-addext", "subjectAltName=DNS:allowed.test",
-            "-addext", "basicConstraints=critical,CA:FALSE",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return str(made), str(key)
-
-
 @pytest.mark.parametrize("who", ["self", "another_user"])
 @pytest.mark.parametrize("kind", ["python", "deno"])
 def test_what_is_listed_is_reached_and_nothing_else(kind: str, who: str, folder: Path) -> None:
@@ -103,7 +89,7 @@ def test_what_is_listed_is_reached_and_nothing_else(kind: str, who: str, folder:
         pytest.skip("only root can become somebody else")
     if kind == "deno" and not DENO.health.ok:
         pytest.skip("no deno here")
-    words = [str(ROOM), str(folder), kind, *certificate(folder)]
+    words = [str(ROOM), str(folder), kind, *self_signed(folder, "allowed.test")]
     python: str | None = sys.executable
     options: dict[str, Any] = {}
     if who == "another_user":

@@ -17,6 +17,7 @@ from mcp.client.sse import sse_client
 from mcp.server import Server
 from mcphouse import VERSION, House, Opening, SocketTransport, open_house
 
+from dicode_mcp.service.events import EventsService
 from dicode_mcp.service.principal import local_principal
 from dicode_mcp.testing.callers import judge_outsider
 from dicode_mcp.tools.hub import Hub
@@ -44,7 +45,8 @@ async def house(tmp_path: Path) -> AsyncGenerator[House]:
 
 @pytest.fixture
 async def hub(house: House) -> AsyncGenerator[Hub]:
-    made = Hub(house.bus, gather_s=0.05)
+    events = EventsService(bus=house.bus, store=house.store, clock=house.clock, epoch="test")
+    made = Hub(house.bus, gather_s=0.05, find_run=events.run_for)
     running = asyncio.create_task(made.run())
     yield made
     made.close()

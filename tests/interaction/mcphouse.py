@@ -19,6 +19,7 @@ import mcp_types as t
 from mcp import Client
 from mcp.shared.message import SessionMessage
 
+from dicode_mcp.accesses import AccessBook
 from dicode_mcp.chains import Chains
 from dicode_mcp.clock import SystemClock
 from dicode_mcp.conditions import Condition, ConditionType
@@ -34,6 +35,7 @@ from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.permissions import PermissionsService, Walls
 from dicode_mcp.service.questions import QuestionsService
 from dicode_mcp.service.replays import ReplayService
 from dicode_mcp.service.runs import RunsService
@@ -48,8 +50,11 @@ from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.problems import SpecError
 from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.authoring import make_writers
+from dicode_mcp.testing.inputs import plain_inputs
+from dicode_mcp.testing.secrets import NoSecrets, SecretRooms
 from dicode_mcp.testing.waiting import running, until
 from dicode_mcp.triggers.api_types import ApiTypes
+from dicode_mcp.triggers.webhook.keys import HookKeys
 
 VERSION = "9.9.9"
 BIG = 40_000
@@ -100,10 +105,30 @@ class House:
             config_dir=folder,
         )
         audit = self.audit = Audit(store, self.clock)
+        self.secret_rooms = SecretRooms(
+            store=store,
+            registry=self.registry,
+            queue=self.queue,
+            audit=audit,
+            clock=self.clock,
+            data_dir=folder.parent / "data",
+        )
         runs = RunsService(
-            queue=self.queue, registry=self.registry, store=store, bus=self.bus, audit=audit
+            queue=self.queue,
+            registry=self.registry,
+            store=store,
+            bus=self.bus,
+            audit=audit,
+            inputs=plain_inputs(store),
+        )
+        self.accesses = AccessBook(store, self.clock)
+        permissions = PermissionsService(
+            registry=self.registry,
+            book=self.accesses,
+            walls=Walls(folder.parent, folder.parent / "data"),
         )
         self.services = Services(
+            permissions=permissions,
             tasks=TasksService(
                 registry=self.registry,
                 queue=self.queue,
@@ -113,6 +138,7 @@ class House:
                 audit=audit,
                 clock=self.clock,
                 next_run=lambda task_id: None,
+                advise=permissions.advice,
             ),
             runs=runs,
             replays=ReplayService(
@@ -134,6 +160,7 @@ class House:
                 store=store,
                 audit=audit,
                 clock=self.clock,
+                keys=HookKeys(NoSecrets()),
             ),
             sources=SourcesService(registry=self.registry, syncer=self, audit=audit),
             status=StatusService(
@@ -159,7 +186,9 @@ class House:
                 store=store,
                 bus=self.bus,
                 clock=self.clock,
+                **self.secret_rooms.for_inside,
             ),
+            **self.secret_rooms.for_services,
             **make_writers(
                 registry=self.registry,
                 store=store,

@@ -188,7 +188,7 @@ async def test_events_that_were_lost_are_made_good_by_telling_of_all(
 
 def test_progress_is_no_change_for_clients() -> None:
     assert change_of(TasksChanged(("a/b",))) == Change(
-        resources=True, uris=frozenset({"dicode://tasks/a%2Fb"})
+        uris=frozenset({"dicode://tasks/a%2Fb"}), tasks=frozenset({"a/b"})
     )
     assert not Change()
 

@@ -105,6 +105,7 @@ async def test_a_preamble_without_hello_has_no_answer_and_narrows(socket_path: P
         "get_stats",
         "get_task",
         "list_tasks",
+        "suggest_permissions",
         "validate_task",
     }
 

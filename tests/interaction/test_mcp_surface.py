@@ -15,7 +15,7 @@ from mcphouse import VERSION, House
 
 from dicode_mcp.service.principal import Principal, local_principal
 from dicode_mcp.tools.hub import Hub
-from dicode_mcp.tools.registry import TOOLSETS, ToolRegistry
+from dicode_mcp.tools.registry import ADMIN_TOOLSET, TOOLSETS, ToolRegistry
 from dicode_mcp.tools.server import ALL_TOOLS, INSTRUCTIONS, create_mcp_server, own_offer
 
 SNAPSHOT = Path(__file__).parent / "data" / "tools.json"
@@ -31,6 +31,8 @@ READ_TOOLS = {
     "list_sources",
     "list_tasks",
     "search_tasks",
+    "secrets_list",
+    "suggest_permissions",
     "validate_task",
 }
 
@@ -86,7 +88,7 @@ def test_every_named_tool_in_the_texts_exists() -> None:
 def test_read_only_hints_say_what_the_verbs_say() -> None:
     for tool in ALL_TOOLS:
         # Scripts are for those who write them: reading one wants more than reading states.
-        reads = tool.verb == "read" or tool.name == "read_task_file"
+        reads = tool.verb == "read" or tool.name in ("read_task_file", "get_audit", "keys_list")
         assert tool.annotations.read_only_hint is reads
         assert tool.toolset in TOOLSETS
 
@@ -114,7 +116,8 @@ async def test_the_tool_list_comes_in_pages_that_join_to_the_whole(
                 break
         with pytest.raises(MCPError, match="cursor"):
             await client.list_tools(cursor="%%%")
-    assert names == sorted(tool.name for tool in ALL_TOOLS)
+    offered = [tool for tool in ALL_TOOLS if tool.toolset != ADMIN_TOOLSET]
+    assert names == sorted(tool.name for tool in offered)
 
 
 async def _tools_of(house: House, hub: Hub, principal: Principal) -> set[str]:
@@ -138,7 +141,7 @@ async def test_a_read_only_caller_sees_and_calls_only_what_changes_nothing(
 
 async def test_a_caller_with_toolsets_sees_and_calls_only_these(house: House, hub: Hub) -> None:
     principal = local_principal("mcp").narrowed(toolsets=["status"])
-    assert await _tools_of(house, hub, principal) == {"get_status"}
+    assert await _tools_of(house, hub, principal) == {"get_audit", "get_status"}
     server = create_mcp_server(house.services, hub, version=VERSION, principal=principal)
     async with Client(server) as client:
         result = await client.call_tool("list_tasks", {})

@@ -20,6 +20,10 @@ SHARING = {"approve_task", "install_task", "uninstall_task", "update_task"}
 """Their results, which take a remote, are checked where they are tried."""
 NAMES = {
     "answer_run",
+    "get_audit",
+    "secrets_set",
+    "secrets_list",
+    "secrets_delete",
     "cancel_run",
     "commit_task",
     "get_logs",
@@ -39,6 +43,7 @@ NAMES = {
     "set_task_enabled",
     "switch_dev_mode",
     "sync_source",
+    "suggest_permissions",
     "validate_task",
     "write_task_file",
     "approve_task",
@@ -97,6 +102,7 @@ async def test_every_tool_is_listed_and_called(connect: Opening, house: House) -
         paused = {"id": "hello", "enabled": False, "reason": "holiday"}
         assert value(await client.call_tool("set_task_enabled", paused))["enabled"] is False
         assert error(await client.call_tool("run_task", {"id": "hello"}))["code"] == "task_paused"
+        assert "entries" in value(await client.call_tool("get_audit", {}))
 
 
 async def test_all_wrong_arguments_of_a_call_are_named_at_once_without_their_values(
@@ -287,6 +293,7 @@ async def test_results_have_no_field_that_the_output_schema_does_not_know(
             ("pin_run", done),
             ("prune", {"dry_run": True, "older_than": "0s"}),
             ("validate_task", {"id": "broken"}),
+            ("suggest_permissions", {"id": "hello"}),
             ("set_task_enabled", {"id": "hello", "enabled": False}),
             ("switch_dev_mode", {"source": "demo", "enabled": False}),
             ("new_task", {"source": "demo", "id": "fresh", "template": "python"}),
@@ -294,6 +301,11 @@ async def test_results_have_no_field_that_the_output_schema_does_not_know(
             ("write_task_file", {"id": "hello", "path": "task.py", "content": "result = 1\n"}),
             ("commit_task", {"id": "hello", "message": "First", "author": "A <a@example.com>"}),
             ("search_tasks", {"query": "nothing"}),
+            ("get_audit", {}),
+            ("get_audit", {"verify": True}),
+            ("secrets_set", {"name": "X", "value": "a value"}),
+            ("secrets_list", {}),
+            ("secrets_delete", {"name": "X"}),
         ]
         assert {name for name, _ in calls} == NAMES - SHARING - {"answer_run"}
         Repo.init(str(house.folder), default_branch=b"main").close()

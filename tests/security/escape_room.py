@@ -1,9 +1,10 @@
 """A room to escape from: targets around a run, and what became of them.
 
-    python tests/security/escape_room.py <folder> <python|deno|bare-deno>
+    python tests/security/escape_room.py <folder> <python|deno|bare-deno>[-waiting|-container]
 
 Runs as whoever starts it and prints one JSON object. ``bare-deno`` gives Deno all of its own
-permissions, so that only the cage around it is left.
+permissions, so that only the cage around it is left. With ``-waiting`` the run is one that a
+process has waited for, with ``-container`` it is confined as on a machine without namespaces.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dicode_mcp.executor.sandbox.system import HOSTS
 from dicode_mcp.protocols import Launch, LaunchContext, Runtime
 from dicode_mcp.runs.model import Payload, RunStatus
 from dicode_mcp.testing.runtime_house import RuntimeHouse
+from dicode_mcp.testing.waiting import until
 from dicode_runtimes.deno import DenoRuntime
 from dicode_runtimes.deno.program import DenoProgram
 from dicode_runtimes.python import PythonRuntime
@@ -88,13 +90,17 @@ async def escape(folder: Path, kind: str) -> dict[str, Any]:
     """Run the script that tries; give what came of it inside and outside."""
     become_subreaper()
     os.environ["ESCAPE_ENV"] = ENV_SECRET
-    runtime, suffix, script = runtime_of(kind, folder)
+    plain = kind.removesuffix("-waiting").removesuffix("-container")
+    runtime, suffix, script = runtime_of(plain, folder)
     canary = folder / "canary" / "secret.txt"
     canary.parent.mkdir()
     canary.write_text(SECRET)
     shm = Path("/dev/shm") / f"escape-{os.getpid()}"
     shm.write_text(SECRET)
-    cages = Cages("strict", look(), Ceilings(2**31, 256))
+    probe = look()
+    if kind.endswith("-container"):
+        probe = replace(probe, files="not granted", files_as_root="not granted")
+    cages = Cages("strict", probe, Ceilings(2**31, 256))
     with ExitStack() as stack:
         stack.callback(shm.unlink)
         target = Target(stack)
@@ -124,6 +130,8 @@ async def escape(folder: Path, kind: str) -> dict[str, Any]:
             params["other_scratch"] = str(other)
             (house.folder / "link").symlink_to(canary)
             (house.folder / "folder_link").symlink_to(canary.parent)
+            if kind.endswith("-waiting"):
+                await _until_one_waits(house, executor)
             house.write(script)
             before = _state(house.folder)
             ended = await house.run(script, Payload(params=params), limit=60)
@@ -136,12 +144,24 @@ async def escape(folder: Path, kind: str) -> dict[str, Any]:
             "tries": ended.value if ended.outcome.status is RunStatus.SUCCESS else {},
             "visits": target.look(),
             "canary": canary.read_text() == SECRET,
+            "waited_for": executor.standby.counted.taken,
             "folder": [name for name in before if before[name] != after.get(name)]
             + [name for name in after if name not in before],
-            "left": _named("escapee"),
+            "left": _named(f"escapee-{os.getpid()}"[:15]),
             "host": socket.gethostname(),
         }
     return told
+
+
+async def _until_one_waits(house: RuntimeHouse, executor: SpawnExecutor) -> None:
+    kept = PythonRuntime().warm()
+    assert kept is not None
+    await executor.forks.until_ready(*kept)
+    harmless = "pass" if house.script.suffix == ".py" else "export default () => null;"
+    for _ in range(2):
+        await house.run(harmless)
+    await until(lambda: bool(executor.standby.waiting()))
+    executor.standby.counted.taken = 0
 
 
 def _state(folder: Path) -> dict[str, Any]:

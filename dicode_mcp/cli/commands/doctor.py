@@ -62,7 +62,7 @@ def run_checks(session: Session) -> list[Check]:
     if isinstance(status, Answer):
         checks.append(check_version(status.version))
     checks.append(check_port(found))
-    checks.append(check_sandbox(status.result if isinstance(status, Answer) else None))
+    checks += check_sandbox(status.result if isinstance(status, Answer) else None)
     return checks
 
 
@@ -193,17 +193,23 @@ def _connects(host: str, port: int) -> bool:
         return False
 
 
-def check_sandbox(status: dict[str, Any] | None) -> Check:
-    """Say plainly whether the permissions of tasks hold."""
+def check_sandbox(status: dict[str, Any] | None) -> list[Check]:
+    """Say plainly whether the permissions of tasks hold, and of each thing what would make it."""
     facts = cast("dict[str, Any]", (status or {}).get("sandbox") or {})
+    each = [
+        Check(
+            str(one["name"]),
+            "ok" if one["enforced"] else "warn",
+            str(one["message"]),
+            one.get("remedy"),
+        )
+        for one in cast("list[dict[str, Any]]", facts.get("facilities") or [])
+    ]
+    if not facts:
+        return [Check("sandbox", "warn", "not known: no server answers that has tried it")]
     if facts.get("enforced"):
-        return Check("sandbox", "ok", str(facts.get("message") or "permissions are enforced"))
-    return Check(
-        "sandbox",
-        "warn",
-        str(
-            facts.get("message")
-            or "this build does not yet enforce the permissions that tasks declare"
-        ),
-        "run only tasks you trust",
-    )
+        whole = Check("sandbox", "ok", str(facts.get("message") or "permissions are enforced"))
+    else:
+        told = str(facts.get("message") or "the permissions that tasks declare are not enforced")
+        whole = Check("sandbox", "warn", told, "run only tasks you trust")
+    return [whole, *each]

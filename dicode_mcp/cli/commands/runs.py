@@ -21,9 +21,14 @@ _TAIL = 10
 
 
 def list_runs(session: Session, args: argparse.Namespace) -> int:
-    """Show runs as a table, newest first; with ``--tree`` those that one run led to."""
+    """Show runs as a table, newest first; with ``--tree`` those that one run led to.
+
+    With ``--given`` what one run began with.
+    """
     if args.tree:
         return tree(session, args.tree)
+    if args.given:
+        return given(session, args.given)
     check_limit(args.limit)
     terminal = session.terminal
     wanted = {
@@ -143,6 +148,13 @@ def tree(session: Session, run_id: str) -> int:
         terminal.say("  " * depth + _branch(terminal, branch) + mark)
     if run.get("tree_truncated"):
         terminal.note(f"these are the first {len(found)} runs; `dicode runs TASK` has the others")
+    return failures.OK
+
+
+def given(session: Session, run_id: str) -> int:
+    """Show what a run began with, as JSON: ``{params?, input?, request?}`` or why it is not."""
+    run = session.call("get_run", run_id=run_id, given=True)
+    session.terminal.show_json(cast("dict[str, Any]", run.get("given", {})))
     return failures.OK
 
 

@@ -68,12 +68,28 @@ class ForkServers:
         self._changed = asyncio.Condition()
 
     def ready(self, launch: Launch, plan: Plan) -> ForkServer | None:
-        """Give the server that can make a launch's process; None, and one for later is begun."""
+        """Give the server that can make a launch's process; None, and one for later is begun.
+
+        What becomes another program may come from any of them.
+        """
+        if not launch.within_python:
+            return self._any() if plan.separate and launch.run_id and launch.instance_id else None
         if launch.warm is None or not self._open or not _qualifies(launch, plan):
             return None
         place = self._place(Kind(launch.argv[0], launch.warm))
         self._look(place)
         return place.server if place.server is not None and place.server.usable else None
+
+    def _any(self) -> ForkServer | None:
+        """Give a server for what does without its imports: the oldest kind, which is the house's.
+
+        It is looked after as if it were used.
+        """
+        for place in self._places.values() if self._open else ():
+            self._look(place)
+            if place.server is not None and place.server.usable:
+                return place.server
+        return None
 
     def begin(self, python: str, warm: Warm) -> None:
         """Start a server before it is wanted."""

@@ -8,26 +8,34 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 
 from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.executor.sandbox import system
 from dicode_mcp.executor.sandbox.control import NotApplied
+from dicode_mcp.executor.sandbox.facilities import facilities
+from dicode_mcp.executor.sandbox.fence import Fence
+from dicode_mcp.executor.sandbox.gate.doors import Hall
 from dicode_mcp.executor.sandbox.gate.gate import Gate
 from dicode_mcp.executor.sandbox.gate.names import Rules
 from dicode_mcp.executor.sandbox.gate.outside import Outside
 from dicode_mcp.executor.sandbox.gate.refusals import Tell
 from dicode_mcp.executor.sandbox.groups import Group, Limits
+from dicode_mcp.executor.sandbox.kept import KeptPlans
 from dicode_mcp.executor.sandbox.plan import (
     GUARDS,
+    LED,
     Ceilings,
     Mode,
     Plan,
     Refusal,
     compile_plan,
     remedy,
+    shortfalls,
 )
 from dicode_mcp.executor.sandbox.probe import CAGE, Probe
-from dicode_mcp.protocols import Health, Launch
+from dicode_mcp.executor.sandbox.shown import Shown
+from dicode_mcp.protocols import Facility, Health, Launch
 
 _MARKS = ("DICODE_RUN_ID", "DICODE_INSTANCE")
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]*")
@@ -44,29 +52,57 @@ class Cages:
         probe: Probe,
         ceilings: Ceilings | None = None,
         outside: Outside | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self.mode: Mode = mode
         self.probe = probe
         self._ceilings = ceilings or Ceilings()
         self._system = system.look()
+        self._kept = KeptPlans(self._system)
         self._outside = outside or Outside()
+        self._fence = fence
+        self._numbers = count(1)
 
     def plan(self, launch: Launch) -> Plan | None:
         """Give a launch's plan, None when none is wanted. Raises SANDBOX_UNAVAILABLE."""
         if self.mode == "off":
             return None
-        plan = compile_plan(launch, self.probe, self._system, self.mode, self._ceilings)
-        if isinstance(plan, Refusal):
-            raise DicodeError(Code.SANDBOX_UNAVAILABLE, plan.message, hint=plan.hint)
+        plan = self._kept.find(launch)
+        if plan is None or self._strays(launch):
+            plan = self._compile(launch)
         if not plan.landlock and not plan.namespaces and plan.calls is None:
             return None
         return plan
 
+    def _strays(self, launch: Launch) -> bool:
+        """Tell whether a grant leads to what may have come to be there since the plan was made."""
+        return self._fence is not None and self._fence.strayed(launch, Shown()) is not None
+
+    def _compile(self, launch: Launch) -> Plan:
+        shown = Shown()
+        plan = compile_plan(
+            launch,
+            self.probe,
+            self._system,
+            self.mode,
+            self._ceilings,
+            shown=shown,
+            fence=self._fence,
+        )
+        if isinstance(plan, Refusal):
+            raise DicodeError(Code.SANDBOX_UNAVAILABLE, plan.message, hint=plan.hint)
+        self._kept.keep(launch, plan, shown.looks)
+        return plan
+
     def gate(self, launch: Launch, plan: Plan, tell: Tell) -> Gate | None:
         """Make the gate of a launch whose network goes through one."""
-        if plan.net != "gate":
+        rules = Rules.read(launch.policy.permissions.net)
+        if plan.net == "gate":
+            return Gate(rules, self._outside, tell)
+        if plan.net != "led":
             return None
-        return Gate(Rules.read(launch.policy.permissions.net), self._outside, tell)
+        path = str(launch.ipc_path) if launch.ipc == "path" and launch.ipc_path else None
+        return Gate(rules, self._outside, tell, hall=Hall(), path=path)
 
     def group(self, launch: Launch, plan: Plan) -> Group | None:
         """Make the control groups of a launch, where the server has them.
@@ -80,7 +116,8 @@ class Cages:
             limits = plan.limits
             if limits.pids is not None and plan.separate:
                 limits = replace(limits, pids=limits.pids + GUARDS)
-            return groups.make(launch.run_id or f"pid-{os.getpid()}", limits)
+            # A number too: what had the name before may be about to take its group away.
+            return groups.make(f"{launch.run_id or 'helper'}.{next(self._numbers)}", limits)
         except OSError as error:
             raise DicodeError(
                 Code.SANDBOX_UNAVAILABLE,
@@ -100,6 +137,19 @@ class Cages:
             f"the task's sandbox could not be made, so nothing was run: {why}",
             hint=_remedy(failed, self.probe),
         )
+
+    def unheld(self, launch: Launch) -> tuple[str, ...]:
+        """Say what a launch is not held to here, be it started or refused."""
+        if self.mode == "off":
+            return ("execution.sandbox is off: no permission is held",)
+        whole = self.probe.separates and self.probe.landlock and not self.probe.seccomp
+        if whole and launch.policy.resources is None:
+            return ()
+        return shortfalls(launch, self.probe, self._ceilings)
+
+    def facilities(self) -> tuple[Facility, ...]:
+        """Tell of each thing the machine can hold tasks to."""
+        return facilities(self.probe, self.mode)
 
     def lacking(self) -> list[str]:
         """Say what this machine cannot hold, whatever the mode."""
@@ -143,13 +193,15 @@ def _strength(probe: Probe) -> str:
         parts.append("own files, processes and network for each run")
     else:
         parts.append(f"no namespaces ({probe.files})")
+        if not probe.told:
+            parts.append(f"network degraded ({LED.partition(': ')[2]})")
     kinds = sorted(probe.groups.kinds) if probe.groups else []
     parts.append(f"control groups for {', '.join(kinds)}" if kinds else "limits by process")
     return "permissions are enforced: " + ", ".join(parts)
 
 
 def _remedy(failed: NotApplied, probe: Probe) -> str:
-    if failed.step == "files" and failed.errno in (errno.ELOOP, errno.ENOENT):
+    if failed.step in ("files", "landlock") and failed.errno in (errno.ELOOP, errno.ENOENT):
         return "a granted path was replaced by a link, or is gone; check permissions.fs"
     return remedy(probe)
 
@@ -194,4 +246,6 @@ def limit_text(kind: str, limits: Limits) -> str:
         return f"memory limit {_size(limits.memory)}"
     if kind == "pids" and limits.pids:
         return f"limit of {limits.pids} processes and threads"
+    if kind == "cpu" and limits.cpu:
+        return f"limit of {limits.cpu:g} processors"
     return f"{kind} limit"

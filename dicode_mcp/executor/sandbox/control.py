@@ -39,6 +39,10 @@ class End:
     max_rss: int
     strays: int
     limit: str | None = None
+    cpu_seconds: float = 0.0
+    """Of all processes in the cage."""
+    met: str | None = None
+    """A limit it came to and was not ended by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Control:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._buffer = b""
         self._open = True
+        self._on_end: Callable[[], None] | None = None
         self.end: End | None = None
         self._loop.add_reader(connection, self._read)
 
@@ -83,9 +88,19 @@ class Control:
         """Wait until the cage is closed around the process. Raises ``NotApplied``."""
         await asyncio.shield(self._ready)
 
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Have a function called when the cage tells its end: it is empty by then."""
+        self._on_end = call
+        if self.end is not None:
+            call()
+
     def go(self) -> None:
         """Let the process begin."""
         self._socket.send(b"g")
+
+    def hand_over(self, file: int, connection: int) -> None:
+        """Give a process that waits its run: a file of what it needs, and its connection."""
+        socket.send_fds(self._socket, [b"r"], [file, connection])
 
     def close(self) -> None:
         """Read what is still there and let go."""
@@ -120,6 +135,8 @@ class Control:
             return
         if isinstance(found, End):
             self.end = found
+            if self._on_end is not None:
+                self._on_end()
         elif not self._ready.done():
             if found is None:
                 self._ready.set_result(None)
@@ -183,7 +200,14 @@ def _close(fds: list[int]) -> None:
 
 
 def _end(told: dict[str, Any]) -> End:
-    return End(int(told["end"]), int(told["max_rss"]), int(told["strays"]), told.get("limit"))
+    return End(
+        int(told["end"]),
+        int(told["max_rss"]),
+        int(told["strays"]),
+        told.get("limit"),
+        float(told["cpu"]),
+        told.get("met"),
+    )
 
 
 def _error(told: dict[str, Any]) -> NotApplied:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 _ROOT = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+"""Which groups this process is in."""
 _PERIOD_US = 100_000
 Kind = Literal["memory", "pids", "cpu"]
 KINDS: tuple[Kind, ...] = ("memory", "pids", "cpu")
@@ -64,11 +66,17 @@ class Group:
         """Tell whether a process or thread could not be started for the limit."""
         return self._count("pids", "max") > 0
 
+    def held_back(self) -> bool:
+        """Tell whether the run had to wait because it had used its part of the processors."""
+        return self._count("cpu", "nr_throttled") > 0
+
     def _count(self, kind: Kind, key: str) -> int:
         folder = self.folders.get(kind)
         if folder is None:
             return 0
-        name = "memory.oom_control" if kind == "memory" and not self.two else f"{kind}.events"
+        name = "cpu.stat" if kind == "cpu" else f"{kind}.events"
+        if kind == "memory" and not self.two:
+            name = "memory.oom_control"
         try:
             for line in (folder / name).read_text().splitlines():
                 word, _, value = line.partition(" ")
@@ -103,7 +111,9 @@ class Groups:
         try:
             for kind, parent in self.folders.items():
                 value = getattr(limits, kind)
-                if value is None:
+                # One of its own for the processor in any case: all that a run starts, be it
+                # hundreds, then weighs as much as the server and no more.
+                if value is None and kind != "cpu":
                     continue
                 folder = parent / name
                 folder.mkdir(exist_ok=True)
@@ -130,15 +140,18 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text)
     except FileNotFoundError:
-        if "swap" not in path.name and "memsw" not in path.name:
-            raise  # a kernel that does not count swap has no file for it
+        if not any(word in path.name for word in ("swap", "memsw", "oom.group")):
+            raise  # a kernel that does not count swap, or ends one at a time, has no file for it
 
 
-def _settings(kind: Kind, value: float, two: bool) -> list[tuple[str, str]]:
+def _settings(kind: Kind, value: float | None, two: bool) -> list[tuple[str, str]]:
+    if value is None:
+        return []
     if kind == "memory":
         size = str(int(value))
         if two:
-            return [("memory.max", size), ("memory.swap.max", "0")]
+            # All of a run, not the largest of its processes alone.
+            return [("memory.max", size), ("memory.swap.max", "0"), ("memory.oom.group", "1")]
         return [("memory.limit_in_bytes", size), ("memory.memsw.limit_in_bytes", size)]
     if kind == "pids":
         return [("pids.max", str(int(value)))]
@@ -153,7 +166,7 @@ def find(instance_id: str, root: Path = _ROOT) -> Groups | None:
     if sys.platform != "linux":
         return None
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return None
     name = f"dicode-{instance_id[:16]}"

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dicode_mcp.cage import seccomp
 from dicode_mcp.cage.apply import VERSION
 from dicode_mcp.executor.sandbox import programs
+from dicode_mcp.executor.sandbox.fence import Fence
 from dicode_mcp.executor.sandbox.gate.names import Rules
+from dicode_mcp.executor.sandbox.groups import Kind as Watched
 from dicode_mcp.executor.sandbox.groups import Limits
 from dicode_mcp.executor.sandbox.probe import Probe
 from dicode_mcp.executor.sandbox.programs import Programs
@@ -32,7 +34,9 @@ from dicode_mcp.executor.sandbox.system import (
 from dicode_mcp.protocols import Launch
 
 Mode = Literal["strict", "best_effort", "off"]
-Net = Literal["none", "gate", "host"]
+Net = Literal["none", "gate", "led", "host"]
+"""``gate``: a network of its own that leads to the server; ``led``: the machine's, in which the
+server makes every connection in the run's place; ``host``: the machine's."""
 
 TREE = "root"
 """The empty folder in a run's scratch folder on which its tree of files is made."""
@@ -42,6 +46,11 @@ _UNIX, _INET, _INET6 = 1, 2, 10
 _SHARED_MEMORY = 256 * 2**20
 _TEMPORARY = 64 * 2**20
 _MOST_FILES = 4096
+LED = (
+    "permissions.net: by HTTP_PROXY and by TCP alone, since namespaces cannot be used; nothing can "
+    "be listened on"
+)
+"""What a run is without that has no network of its own."""
 GUARDS = 2
 """Processes of a cage itself that the kernel counts with the task's."""
 _DNS = 53
@@ -73,7 +82,10 @@ class Plan:
     calls: Mapping[str, Any] | None
     rlimits: Mapping[str, int]
     limits: Limits
-    watch_memory: int | None
+    watched: tuple[tuple[Watched, float], ...]
+    """Limits that no control group holds: for the cage's first process, or else the server."""
+    ends: bool
+    """Whether too many processes end the run, as nothing keeps it from starting more."""
     gate_ports: tuple[int, ...] = ()
     """Ports the gate listens on from the start."""
     gate_spare: int = 0
@@ -92,31 +104,34 @@ class Plan:
         keep: Sequence[int],
         env: Mapping[str, str],
         joins: Sequence[str] = (),
+        waits: bool = False,
     ) -> bytes:
         """Write the plan for the process that carries it out.
 
         ``keep`` are the descriptors that stay open, ``env`` is the program's whole environment,
-        ``joins`` the files of control groups that the process puts itself into.
+        ``joins`` the files of control groups that the process puts itself into. One that ``waits``
+        is told of its run later: a program by its input.
         """
         at = str(launch.policy.scratch / TREE)
         walls = {"rules": [list(rule) for rule in self.rules], "ports": self.ports, "scoped": True}
         plan: dict[str, Any] = {
             "version": VERSION,
             "joins": list(joins),
+            "waits": waits and launch.within_python,
             "namespaces": list(self.namespaces),
             "gate": self._gate(),
             "tree": {"at": at, "entries": list(self.entries)} if self.entries else None,
-            "uid": None,
             "rlimits": dict(self.rlimits),
-            "watch_memory": self.watch_memory,
+            "watched": self._watched(),
             "hostname": self._hostname(launch),
             "landlock": walls if self.landlock else None,
             "seccomp": _filter(**self.calls) if self.calls is not None else None,
             "told_seccomp": self._told_filter(),
+            "told_must": self.net == "led",
             "env": dict(env),
             "cwd": str(launch.cwd),
             "keep": list(keep),
-            "entry": _entry(launch),
+            "entry": _entry(launch, waits),
         }
         return marshal.dumps(plan, 2)
 
@@ -125,10 +140,14 @@ class Plan:
             return None
         return {"ports": self.gate_ports[:_MOST_PORTS], "spare": self.gate_spare}
 
+    def _watched(self) -> dict[str, Any] | None:
+        limits = dict(self.watched)
+        return {"limits": limits, "ends": self.ends} if limits else None
+
     def _told_filter(self) -> bytes | None:
-        if self.net != "gate" or self.calls is None:
+        if self.net not in ("gate", "led") or self.calls is None:
             return None
-        return _filter(**self.calls, told=True)
+        return _filter(**self.calls, told=True, led=self.net == "led")
 
     def _hostname(self, launch: Launch) -> str | None:
         if "uts" not in self.namespaces:
@@ -141,18 +160,19 @@ def _filter(**calls: Any) -> bytes:
     return seccomp.program(**calls)
 
 
-def _entry(launch: Launch) -> dict[str, Any]:
+def _entry(launch: Launch, waits: bool) -> dict[str, Any]:
     if launch.within_python:
         return {"kind": "python", "argv": list(launch.argv[launch.argv.index("-S") + 1 :])}
-    return {"kind": "exec", "argv": list(launch.argv)}
+    return {"kind": "exec", "argv": list(launch.argv), "hears": waits}
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The most a run gets, whatever its task asks for: bytes, processes and threads."""
+    """The most a run gets, whatever its task asks for: bytes, processes and threads, processors."""
 
     memory: int | None = None
     pids: int | None = None
+    cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,33 +200,53 @@ class _Wanted:
 
 
 def compile_plan(
-    launch: Launch, probe: Probe, system: System, mode: Mode, ceilings: Ceilings
+    launch: Launch,
+    probe: Probe,
+    system: System,
+    mode: Mode,
+    ceilings: Ceilings,
+    *,
+    shown: Shown | None = None,
+    fence: Fence | None = None,
 ) -> Plan | Refusal:
     """Give the plan for a launch; in ``strict`` mode a refusal for what would not hold.
 
-    In ``best_effort`` the plan holds what can be held and says what is not.
+    In ``best_effort`` the plan holds what can be held and says what is not. ``shown``, an empty
+    one, then has what was looked at.
     """
     wanted = _wanted(launch, ceilings)
     missing = _not_held(probe, wanted)
     if missing and mode == "strict":
         return _refusal(probe, missing[0])
     separate = probe.separates
-    shown = _shown(wanted, system) if separate else None
+    shown = _shown(wanted, system, shown or Shown())
+    astray = fence.strayed(launch, shown) if fence is not None else None
+    if astray is not None:
+        return Refusal(*astray)
+    rlimits = _rlimits(wanted, probe)
     return Plan(
         namespaces=_namespaces(probe, wanted),
         net=_net(wanted, probe),
         gate_ports=_gate_ports(wanted),
         gate_spare=_gate_spare(wanted),
-        entries=_entries(wanted, system, shown) if shown is not None else (),
-        rules=_rules(wanted, system, shown),
-        ports=_ports(wanted) if probe.landlock >= 4 and not separate else None,
+        entries=_entries(wanted, system, shown) if separate else (),
+        rules=_rules(wanted, shown, separate),
+        ports=_ports(wanted, probe) if probe.landlock >= 4 and not separate else None,
         landlock=probe.landlock > 0,
         calls=_calls(wanted, probe) if not probe.seccomp else None,
-        rlimits=_rlimits(wanted, probe),
+        rlimits=rlimits,
         limits=wanted.limits,
-        watch_memory=None if _has(probe, "memory") or not separate else wanted.limits.memory,
+        watched=_watched(probe, wanted),
+        # Root's processes are not counted by the kernel.
+        ends=probe.uid == 0 or "nproc" not in rlimits,
         degraded=tuple([*missing, *_degraded(probe, wanted)]),
     )
+
+
+def shortfalls(launch: Launch, probe: Probe, ceilings: Ceilings) -> tuple[str, ...]:
+    """Say what this machine does not hold, or holds in part, of what a launch is to be held to."""
+    wanted = _wanted(launch, ceilings)
+    return (*_not_held(probe, wanted), *_degraded(probe, wanted))
 
 
 def _wanted(launch: Launch, ceilings: Ceilings) -> _Wanted:
@@ -217,7 +257,7 @@ def _wanted(launch: Launch, ceilings: Ceilings) -> _Wanted:
     limits = Limits(
         _least(asked.memory if asked else None, ceilings.memory),
         _least(asked.pids if asked else None, ceilings.pids),
-        asked.cpu if asked else None,
+        _least(asked.cpu if asked else None, ceilings.cpu),
     )
     return _Wanted(
         launch,
@@ -228,7 +268,10 @@ def _wanted(launch: Launch, ceilings: Ceilings) -> _Wanted:
     )
 
 
-def _least(*values: int | None) -> int | None:
+_Number = TypeVar("_Number", int, float)
+
+
+def _least(*values: _Number | None) -> _Number | None:
     return min((value for value in values if value is not None), default=None)
 
 
@@ -249,10 +292,11 @@ def _not_held(probe: Probe, wanted: _Wanted) -> list[str]:
         found.append(f"permissions.run: system calls cannot be filtered ({probe.seccomp})")
     elif wanted.needs_exec and not probe.landlock and not wanted.any_program:
         found.append("permissions.run: a list of programs needs Landlock")
-    if wanted.net and not probe.separates:
+    if wanted.net and _net(wanted, probe) == "host":
         found.append(
-            f"permissions.net: hosts are held by a network of the run's own, and namespaces cannot "
-            f"be used ({probe.files})"
+            "permissions.net: hosts are held by a network of the run's own, or by making its "
+            f"connections for it; neither namespaces ({probe.files}) nor notices of system calls "
+            f"({probe.told or probe.seccomp}) can be used"
         )
     return found
 
@@ -260,14 +304,22 @@ def _not_held(probe: Probe, wanted: _Wanted) -> list[str]:
 def _degraded(probe: Probe, wanted: _Wanted) -> list[str]:
     """Give what the plan holds in part."""
     found: list[str] = []
-    if wanted.net and not probe.separates:
-        rule = "ports are held" if _ports(wanted) is not None else "no host or port is held"
+    net = _net(wanted, probe)
+    if net == "host":
+        held = _ports(wanted, probe) is not None and probe.landlock >= 4
+        rule = "ports are held" if held else "no host or port is held"
         found.append(f"permissions.net: without namespaces {rule}")
-    if wanted.limits.cpu is not None and not _has(probe, "cpu"):
-        found.append("resources.cpu: this server has no control group for it")
-    if probe.uid == 0 and not _has(probe, "pids"):
-        found.append("resources.pids: as root it takes a control group, and there is none")
+    if net == "led" and wanted.net:
+        found.append(LED)
     return found
+
+
+def _watched(probe: Probe, wanted: _Wanted) -> tuple[tuple[Watched, float], ...]:
+    held = wanted.limits
+    every: dict[Watched, float | None] = {
+        "memory": held.memory, "pids": held.pids, "cpu": held.cpu,
+    }  # fmt: skip
+    return tuple((k, v) for k, v in every.items() if v is not None and not _has(probe, k))
 
 
 def _has(probe: Probe, kind: Literal["memory", "pids", "cpu"]) -> bool:
@@ -310,9 +362,14 @@ def _namespaces(probe: Probe, wanted: _Wanted) -> tuple[str, ...]:
 
 
 def _net(wanted: _Wanted, probe: Probe) -> Net:
-    if not wanted.net:
-        return "none"
-    return "gate" if probe.separates else "host"
+    by_path = wanted.launch.ipc == "path"
+    if probe.separates:
+        return "gate" if wanted.net else "none"
+    if wanted.net or by_path:
+        # Also for the one unix socket, which Landlock does not tell from others.
+        led = not probe.told and not probe.seccomp
+        return "led" if led else "host" if wanted.net else "none"
+    return "none"
 
 
 def _gate_spare(wanted: _Wanted) -> int:
@@ -325,9 +382,8 @@ def _gate_ports(wanted: _Wanted) -> tuple[int, ...]:
     return tuple(dict.fromkeys([_DNS, *Rules.read(wanted.net).ports]))
 
 
-def _shown(wanted: _Wanted, system: System) -> Shown:
+def _shown(wanted: _Wanted, system: System, shown: Shown) -> Shown:
     """Collect the real paths; what comes later goes over what came before."""
-    shown = Shown()
     policy = wanted.launch.policy
     execute = wanted.any_program
     if not wanted.needs_exec:
@@ -386,7 +442,8 @@ def _private(launch: Launch) -> list[str]:
     scratch = launch.policy.scratch
     found = [str(scratch / name) for name in ("home", "tmp") if (scratch / name).is_dir()]
     if launch.ipc == "path" and launch.ipc_path is not None:
-        found.append(str(launch.ipc_path))
+        # Its folder: the socket itself may come when the process is already there.
+        found.append(str(launch.ipc_path.parent))
     return found
 
 
@@ -415,24 +472,23 @@ def _entries(wanted: _Wanted, system: System, shown: Shown) -> tuple[Entry, ...]
 # ── What it may do ──
 
 
-def _rules(wanted: _Wanted, system: System, shown: Shown | None) -> tuple[tuple[str, str], ...]:
+def _rules(wanted: _Wanted, found: Shown, separate: bool) -> tuple[tuple[str, str], ...]:
     """Give Landlock's rules: a second wall around a tree, the only one without."""
-    found = shown or _shown(wanted, system)
     execute = "x" if wanted.any_program else ""
     rules: dict[str, str] = {}
     for place in found.places.values():
         own = place.write and not place.device
-        if shown is None or own or not is_below_any(place.path, _COVERED):
+        if not separate or own or not is_below_any(place.path, _COVERED):
             rules[place.path] = ("rw" if place.write else "r") + execute
     for grant in wanted.launch.policy.permissions.fs:
-        real = os.path.realpath(grant.path)
+        real = found.follow(grant.path)
         if grant.permission == "w" and real in found.places and found.places[real].write:
             rules[real] = "w" + execute
     for path in [*wanted.programs.files, *_own_program(wanted)]:
         rules[path] = rules.get(path, "r") + "x"
     rules["/proc"] = "r"
     rules["/dev"] = "rwd"
-    if shown is not None:
+    if separate:
         rules |= {"/usr": "r" + execute, "/etc": "r"}
         if not any(is_below(path, "/tmp") for path in found.places):
             rules["/tmp"] = "rw" + execute
@@ -442,9 +498,12 @@ def _rules(wanted: _Wanted, system: System, shown: Shown | None) -> tuple[tuple[
     return tuple(rules.items())
 
 
-def _ports(wanted: _Wanted) -> tuple[int, ...] | None:
+def _ports(wanted: _Wanted, probe: Probe) -> tuple[int, ...] | None:
     """Give the TCP ports, when every rule names one; None: any, or no network at all."""
-    if not wanted.net:
+    net = _net(wanted, probe)
+    if net == "led":
+        return ()  # what is made for the run is connected already
+    if net == "none":
         return None
     ports = [rule.rpartition(":")[2] for rule in wanted.net if _has_port(rule)]
     if len(ports) < len(wanted.net):
@@ -469,6 +528,7 @@ def _calls(wanted: _Wanted, probe: Probe) -> dict[str, Any]:
         "meta": probe.separates,
         "signals": probe.separates or probe.landlock >= 6,
         "unsealed": wanted.any_program,
+        "alone": probe.separates,
     }
 
 
@@ -477,12 +537,4 @@ def _rlimits(wanted: _Wanted, probe: Probe) -> dict[str, int]:
     pids = wanted.limits.pids
     if pids is not None and "user" in _namespaces(probe, wanted):
         limits["nproc"] = pids + GUARDS
-    memory = wanted.limits.memory
-    if (
-        memory is not None
-        and not probe.separates
-        and wanted.in_python
-        and not _has(probe, "memory")
-    ):
-        limits["as"] = memory
     return limits

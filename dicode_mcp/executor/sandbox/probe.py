@@ -29,6 +29,8 @@ class Probe:
     landlock: int = 0
     """The version of its interface; 0: none."""
     seccomp: str = "not tried"
+    told: str = "not tried"
+    """Hearing of connections before they are made, and making them in the caller's place."""
     user: str = "not tried"
     net: str = "not tried"
     files: str = "not tried"

@@ -6,6 +6,7 @@ its real path without following any, so a link that somebody swaps in between is
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Shown:
 
     links: dict[str, str] = field(default_factory=dict[str, str])
     places: dict[str, Place] = field(default_factory=dict[str, Place])
+    looks: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """What was found at each path that was looked at; see ``look``."""
 
     def add(self, place: Place) -> str | None:
         """Take a place and the links on the way; gives its real path, None where there is none."""
@@ -55,11 +58,10 @@ class Shown:
         followed = 0
         while waiting:
             here = f"{at}/{waiting.pop(0)}"
-            try:
-                target = os.readlink(here)
-            except FileNotFoundError:
+            target = self._look(here)
+            if target is None:
                 return None
-            except OSError:
+            if not target:
                 at = here
                 continue
             followed += 1
@@ -69,7 +71,13 @@ class Shown:
             whole = os.path.normpath(os.path.join(at or "/", target))
             waiting = [*(part for part in whole.split("/") if part), *waiting]
             at = ""
-        return at if at and os.path.lexists(at) else None
+        return at or None
+
+    def _look(self, path: str) -> str | None:
+        # What is not there is looked at again: it may have been made since.
+        if self.looks.get(path) is None:
+            self.looks[path] = look(path)
+        return self.looks[path]
 
     def entries(self) -> list[Entry]:
         """Give the list, parents first, without what shows by itself."""
@@ -92,6 +100,14 @@ class Shown:
             if nearest is None or nearest.attributes != place.attributes:
                 found.append(place)
         return found
+
+
+def look(path: str) -> str | None:
+    """Give where a link leads; empty for what is no link, None where nothing can be seen."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        return "" if error.errno == errno.EINVAL else None
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
@@ -51,10 +51,11 @@ _TREE = Prepared(
 
 
 class RowShelf:
-    """``Shelf`` over a connection in a transaction."""
+    """``Shelf`` over a connection in a transaction; ``written`` gives a payload's bytes."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, written: Callable[[Payload], bytes | None]) -> None:
         self._connection = connection
+        self._written = written
 
     def put(self, root: str, task_id: str, arrival: Arrival) -> None:
         """Keep an arrival in the place of an earlier one."""
@@ -90,7 +91,7 @@ class RowShelf:
 
     def add(self, run: Run, payload: Payload) -> None:
         """Add a run."""
-        add(self._connection, run, codec.payload_bytes(payload))
+        add(self._connection, run, self._written(payload))
 
 
 def attempts(connection: Connection, run_id: str) -> list[Run]:

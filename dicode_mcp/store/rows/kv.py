@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from dicode_mcp.store import codec
+from dicode_mcp.store.bodies import Bodies
 from dicode_mcp.store.rows import upsert
 from dicode_mcp.store.tables import kv
 
@@ -19,18 +20,20 @@ _KEYS = select(kv.c.key).where(
 )
 
 
-def get(connection: Connection, task_id: str, key: str) -> str | None:
+def get(connection: Connection, task_id: str, key: str, bodies: Bodies) -> str | None:
     """Read a value."""
     body = connection.execute(_GET, {"task": task_id, "k": key}).scalar()
-    return codec.to_text(body)
+    return codec.to_text(bodies.open("kv", body) if body else body)
 
 
-def put(connection: Connection, task_id: str, key: str, value: str, now_ms: int) -> None:
+def put(
+    connection: Connection, task_id: str, key: str, value: str, now_ms: int, bodies: Bodies
+) -> None:
     """Write a value."""
     row = {
         "task_id": task_id,
         "key": key,
-        "value": codec.to_bytes(value),
+        "value": bodies.seal("kv", value.encode("utf-8", "surrogatepass")),
         "updated_at_ms": now_ms,
     }
     upsert.put(connection, _PUT, row)

@@ -119,6 +119,8 @@ def _statements(query: RunQuery, rows: int) -> list[Select[Any]]:
         return [base.where(*_family(query))]
     if query.task_id is not None:
         base = base.where(runs.c.task_id == query.task_id)
+    if query.task_ids is not None:
+        base = base.where(runs.c.task_id.in_(query.task_ids))
     if query.statuses is None:
         return [base]
     return [base.where(runs.c.status == status.value) for status in sorted(query.statuses)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from dicode_mcp.store.tables import meta
 
@@ -22,3 +22,16 @@ def make_instance_id(connection: Connection, new_id: str) -> str:
         return known
     connection.execute(insert(meta), {"key": _INSTANCE, "value": new_id})
     return new_id
+
+
+def get(connection: Connection, key: str) -> str | None:
+    """Read a fact; None when it was never written."""
+    value = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
+    return None if value is None else str(value)
+
+
+def put(connection: Connection, key: str, value: str) -> None:
+    """Write a fact, in place of what it said before."""
+    changed = connection.execute(update(meta).where(meta.c.key == key).values(value=value))
+    if not changed.rowcount:
+        connection.execute(insert(meta), {"key": key, "value": value})

@@ -11,11 +11,16 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import Run, RunStatus, move, suspended
 from dicode_mcp.runs.questions import Answered, Question, already
 from dicode_mcp.store import codec
+from dicode_mcp.store.bodies import Bodies
+from dicode_mcp.store.rows import upsert
 from dicode_mcp.store.rows.runs import get, not_found, stale
 from dicode_mcp.store.tables import once_values, questions, runs
 
 MAX_ONCE = 1_000
 """How many values one run may keep with ``once_put``."""
+HIDDEN = ""
+"""The key of what a run must not show, among the values it keeps: one that no task can name."""
+_PUT = upsert.statements(once_values)
 
 
 def suspend(
@@ -44,14 +49,16 @@ def suspend(
     return after
 
 
-def answer(connection: Connection, run_id: str, n: int, answered: Answered) -> Run:
+def answer(connection: Connection, run_id: str, n: int, answered: Answered, bodies: Bodies) -> Run:
     """Keep an answer and queue its run; raises CONFLICT or RUN_NOT_FOUND."""
     run = get(connection, run_id)
     if run is None:
         raise not_found(run_id)
-    question = _one(connection, run_id, n)
+    question = _one(connection, run_id, n, bodies)
     require_open(run, n, question)
-    value = None if answered.value is None else codec.to_json(dict(answered.value))
+    value = None
+    if answered.value is not None:
+        value = bodies.seal("answer", codec.to_json(dict(answered.value)))
     connection.execute(
         update(questions)
         .where(questions.c.run_id == run_id, questions.c.n == n)
@@ -80,15 +87,17 @@ def require_open(run: Run, n: int, question: Question | None) -> None:
         )
 
 
-def of_run(connection: Connection, run_id: str) -> list[Question]:
+def of_run(connection: Connection, run_id: str, bodies: Bodies) -> list[Question]:
     """Give all questions of a run."""
     rows = connection.execute(
         select(questions).where(questions.c.run_id == run_id).order_by(questions.c.n)
     )
-    return [_question(row._mapping) for row in rows]  # pyright: ignore[reportPrivateUsage]
+    return [_question(row._mapping, bodies) for row in rows]  # pyright: ignore[reportPrivateUsage]
 
 
-def open_ones(connection: Connection, run_ids: Sequence[str] | None) -> list[Question]:
+def open_ones(
+    connection: Connection, run_ids: Sequence[str] | None, bodies: Bodies
+) -> list[Question]:
     """Give the questions that runs wait for, by deadline."""
     query: Select[Any] = (
         select(questions)
@@ -99,29 +108,39 @@ def open_ones(connection: Connection, run_ids: Sequence[str] | None) -> list[Que
     if run_ids is not None:
         query = query.where(runs.c.id.in_(run_ids))
     rows = connection.execute(query)
-    return [_question(row._mapping) for row in rows]  # pyright: ignore[reportPrivateUsage]
+    return [_question(row._mapping, bodies) for row in rows]  # pyright: ignore[reportPrivateUsage]
 
 
-def once_get(connection: Connection, run_id: str, key: str) -> str | None:
+def once_get(connection: Connection, run_id: str, key: str, bodies: Bodies) -> str | None:
     """Read a value a run keeps."""
     query = select(once_values.c.value).where(
         once_values.c.run_id == run_id, once_values.c.key == key
     )
-    return codec.to_text(connection.execute(query).scalar())
+    kept = connection.execute(query).scalar()
+    return codec.to_text(bodies.open("once", kept) if kept else kept)
 
 
-def once_put(connection: Connection, run_id: str, key: str, value: str) -> str:
+def once_put(connection: Connection, run_id: str, key: str, value: str, bodies: Bodies) -> str:
     """Keep a value unless there is one; gives the one that is kept."""
-    known = once_get(connection, run_id, key)
+    known = once_get(connection, run_id, key, bodies)
     if known is not None:
         return known
     if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).scalar() is None:
         raise not_found(run_id)
-    count = select(func.count()).where(once_values.c.run_id == run_id)
+    count = select(func.count()).where(once_values.c.run_id == run_id, once_values.c.key != HIDDEN)
     require_room(run_id, int(connection.execute(count).scalar() or 0))
-    row = {"run_id": run_id, "key": key, "value": codec.to_bytes(value)}
+    kept = bodies.seal("once", value.encode("utf-8", "surrogatepass"))
+    row = {"run_id": run_id, "key": key, "value": kept}
     connection.execute(insert(once_values).values(row))
     return value
+
+
+def put_hidden(connection: Connection, run_id: str, values: str, bodies: Bodies) -> None:
+    """Keep which values a run must not show, in place of those kept before."""
+    if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).scalar() is None:
+        raise not_found(run_id)
+    kept = bodies.seal("once", values.encode("utf-8", "surrogatepass"))
+    upsert.put(connection, _PUT, {"run_id": run_id, "key": HIDDEN, "value": kept})
 
 
 def require_room(run_id: str, kept: int) -> None:
@@ -134,8 +153,8 @@ def require_room(run_id: str, kept: int) -> None:
         )
 
 
-def _one(connection: Connection, run_id: str, n: int) -> Question | None:
-    return next((q for q in of_run(connection, run_id) if q.n == n), None)
+def _one(connection: Connection, run_id: str, n: int, bodies: Bodies) -> Question | None:
+    return next((q for q in of_run(connection, run_id, bodies) if q.n == n), None)
 
 
 def _row_of(question: Question) -> dict[str, Any]:
@@ -150,12 +169,12 @@ def _row_of(question: Question) -> dict[str, Any]:
     }
 
 
-def _question(row: Any) -> Question:
+def _question(row: Any, bodies: Bodies) -> Question:
     answered = None
     if row["answered_at_ms"] is not None:
-        answered = Answered(
-            codec.from_json(row["answer"]), row["answered_at_ms"], row["actor"], row["channel"]
-        )
+        kept = row["answer"]
+        value = codec.from_json(bodies.open("answer", kept) if kept else kept)
+        answered = Answered(value, row["answered_at_ms"], row["actor"], row["channel"])
     return Question(
         run_id=row["run_id"],
         n=row["n"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +26,7 @@ from dicode_mcp.errors import Code, DicodeError
 from dicode_mcp.runs.model import Outcome, Payload, Run, RunStatus, finished, move, sources_of
 from dicode_mcp.runs.notices import NoticeChange
 from dicode_mcp.store import codec
+from dicode_mcp.store.bodies import Bodies
 from dicode_mcp.store.prepared import Prepared
 from dicode_mcp.store.rows import days, notices, schedule
 from dicode_mcp.store.tables import (
@@ -114,6 +115,7 @@ _FINISHED_FIELDS = (
     "tokens",
     "waited_ms",
     "paused_at_ms",
+    "unenforced",
 )
 _FINISH = Prepared(
     update(runs)
@@ -129,7 +131,7 @@ _FINISH = Prepared(
 def add(connection: Connection, run: Run, payload: bytes | None) -> Run:
     """Insert a run unless its key or slot has one; gives the run that stands.
 
-    ``payload`` is what ``codec.payload_bytes`` made. Raises CONFLICT when the id is taken.
+    ``payload`` is the bytes that are kept of it. Raises CONFLICT when the id is taken.
     """
     earlier = _earlier(connection, run)
     if earlier is not None:
@@ -200,14 +202,18 @@ def finish(
     run: Run,
     outcome: Outcome,
     follow_ups: Sequence[tuple[Run, bytes | None]],
-    notice: NoticeChange | None = None,
+    notice: NoticeChange | None,
+    written: Callable[[Payload], bytes | None],
 ) -> Run:
-    """End a run and insert its follow-ups; raises CONFLICT or RUN_NOT_FOUND."""
+    """End a run and insert its follow-ups; raises CONFLICT or RUN_NOT_FOUND.
+
+    ``written`` gives the bytes that are kept of a payload.
+    """
     ended = finished(run, outcome)
     row = codec.row_of(ended)
     place = {"run_id": run.id, "from_status": run.status.value, "from_fence": run.fence}
-    written = {f"to_{name}": row[name] for name in _FINISHED_FIELDS}
-    if _FINISH(connection, {**place, **written}).rowcount != 1:
+    fresh = {f"to_{name}": row[name] for name in _FINISHED_FIELDS}
+    if _FINISH(connection, {**place, **fresh}).rowcount != 1:
         stored = _STATUS(connection, {"run_id": run.id}).fetchone()
         raise not_found(run.id) if stored is None else stale(run.id, RunStatus(stored[0]))
     _add_values(connection, ended)
@@ -216,7 +222,7 @@ def finish(
         add(connection, follow_up, payload)
     told = notices.change(connection, notice).follow_up if notice else None
     if told is not None:
-        add(connection, told[0], codec.payload_bytes(told[1]))
+        add(connection, told[0], written(told[1]))
     return ended
 
 
@@ -235,10 +241,12 @@ def get(connection: Connection, run_id: str) -> Run | None:
     return codec.with_bodies(codec.run_of(row[:width]), *row[width:])
 
 
-def payload(connection: Connection, run_id: str) -> Payload | None:
+def payload(connection: Connection, run_id: str, bodies: Bodies) -> Payload | None:
     """Read what a run was started with."""
     row = _PAYLOAD(connection, {"run_id": run_id}).fetchone()
-    return None if row is None else codec.payload_of(row[1])
+    if row is None:
+        return None
+    return codec.payload_of(bodies.open("payload", row[1]) if row[1] else row[1])
 
 
 def ended_of(connection: Connection, run_ids: Sequence[str]) -> list[str]:

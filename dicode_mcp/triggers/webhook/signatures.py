@@ -38,6 +38,8 @@ _HUB_FORM = re.compile(r"sha256=[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"[0-9]{1,12}")
 _ID = re.compile(r"[!-~]{1,256}")
+_COVERED = re.compile(rb"(?:[A-Za-z0-9_-]{1,256}\.)?[0-9]{9,13}\.")
+"""How what a timed signature covers begins: a time, and for Standard Webhooks an id before it."""
 _WHSEC = "whsec_"
 
 
@@ -86,7 +88,10 @@ class _Claim:
         # Each is compared, whichever is right, and each takes the same time.
         if not sum([hmac.compare_digest(wanted, one) for one in self.given]):
             raise Refused(Verdict.WRONG, f"{self.header} is not the signature of this message")
-        return None if self.time_s is None else Seal(digest, self.time_s)
+        if self.time_s is None:
+            _require_untimed(self.header, body)
+            return None
+        return Seal(digest, self.time_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,15 @@ def claimed(secret: str, headers: Iterable[tuple[str, str]], now_s: float) -> Cl
     if not claims:
         raise Refused(Verdict.MISSING, f"no signature was sent; one of {HUB}, {STRIPE}, {STANDARD}")
     return Claims(tuple(claims))
+
+
+def _require_untimed(header: str, body: bytes) -> None:
+    """Refuse as a body what another way to sign puts before one: its time would not be judged."""
+    if _COVERED.match(body):
+        raise Refused(
+            Verdict.MISSING,
+            f"what {header} covers begins with a time, and the header with that time was not sent",
+        )
 
 
 def _given(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dicode_mcp.registry import Registry
-from dicode_mcp.spec.hook_secret import webhook_secret_missing
 from dicode_mcp.spec.model import Task
+from dicode_mcp.triggers.webhook.keys import HookKeys
 
 PREFIX = "/hooks/"
 MAX_PATH = 2048
@@ -34,8 +34,9 @@ class Match:
 class HookTable:
     """Webhooks by path."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, keys: HookKeys) -> None:
         self._registry = registry
+        self._keys = keys
         self._generation: int | None = None
         self._hooks: dict[str, Match] = {}
 
@@ -48,7 +49,8 @@ class HookTable:
         while end >= len(PREFIX):
             found = hooks.get(path[:end])
             if found is not None:
-                return Match(found.task, found.path, path[end:], found.served)
+                served = self._keys.served(found.task)
+                return Match(found.task, found.path, path[end:], served)
             end = path.rfind("/", 0, end)
         return None
 
@@ -65,8 +67,7 @@ class HookTable:
             entry = self._registry.get(task_id)
             # The version in force, which after a broken save or an unapproved one is an older one.
             if entry is not None and entry.task is not None:
-                served = not webhook_secret_missing(entry.task)
-                found.append((path, Match(entry.task, path, served=served)))
+                found.append((path, Match(entry.task, path)))
         return found
 
 

@@ -6,7 +6,8 @@ Describes processes and reads their answers; who starts them, and when, is other
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dicode_sdk
@@ -16,6 +17,7 @@ from dicode_mcp.errors import Code, DicodeError, Retry
 from dicode_mcp.protocols import (
     Exit,
     Health,
+    Helped,
     HelperContext,
     Launch,
     LaunchContext,
@@ -24,13 +26,15 @@ from dicode_mcp.protocols import (
     RuntimeHost,
     SandboxPolicy,
 )
+from dicode_mcp.runs.accesses import Hint
 from dicode_mcp.runs.model import RunError
-from dicode_mcp.spec.model import Permissions, Task
+from dicode_mcp.spec.model import Permissions, ResourceSpec, Task
 from dicode_runtimes.deno.answers import being_prepared, dependencies_failed, type_errors
 from dicode_runtimes.deno.cache import DenoCache
 from dicode_runtimes.deno.flags import Imports, Places, flags, module_hosts
 from dicode_runtimes.deno.graph import ARGUMENTS, Graph, read_graph, unused_main
 from dicode_runtimes.deno.program import DenoProgram
+from dicode_runtimes.deno.used import FILE, VARIABLE, read_used
 from dicode_runtimes.shared import (
     DEFAULT_PATH,
     PRIVATE_FOLDERS,
@@ -43,10 +47,14 @@ from dicode_runtimes.shared import (
 SCRIPTS = ("task.ts", "task.js")
 SDK = Path(dicode_sdk.__file__).resolve().parent / "deno"
 _LOOK_S = 20.0
+_LOOK_MEMORY = 1024 * 1024 * 1024
 _FETCH_S = 300.0
 _CHECK_S = 120.0
 _MOST_PROBLEMS = 5
 _OURS = ("DENO_", "LD_", "DYLD_")
+
+
+Helping = Callable[[Callable[[HelperContext], Launch]], Helped]
 
 
 class DenoRuntime:
@@ -59,7 +67,9 @@ class DenoRuntime:
         *,
         path: str = DEFAULT_PATH,
         timezone: str | None = None,
+        help: Helping | None = None,
     ) -> None:
+        self._help = help
         self._program = program
         self._path = path
         self._timezone = timezone
@@ -68,7 +78,12 @@ class DenoRuntime:
     @classmethod
     def for_server(cls, host: RuntimeHost) -> DenoRuntime:
         """Make the runtime of a server."""
-        return cls(host.cache / "deno", DenoProgram(host.environ), timezone=host.environ.get("TZ"))
+        return cls(
+            host.cache / "deno",
+            DenoProgram(host.environ),
+            timezone=host.environ.get("TZ"),
+            help=host.help,
+        )
 
     @property
     def name(self) -> str:
@@ -94,6 +109,10 @@ class DenoRuntime:
         if graph is None:
             try:
                 graph = self._look(task, task.script)
+            except DicodeError as error:
+                if error.code is Code.SANDBOX_UNAVAILABLE:
+                    return ()  # no run of it starts either, and says so
+                return (_script_error(f"{task.script.name}: {error.message}"),)
             except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
                 what = f"{task.script.name}: deno could not read it ({type(error).__name__})"
                 return (_script_error(what),)
@@ -103,17 +122,32 @@ class DenoRuntime:
         return (_script_error("\n".join(graph.problems[:_MOST_PROBLEMS])),)
 
     def _look(self, task: Task, script: Path) -> Graph:
-        told = children.run(
-            [self._binary(), *ARGUMENTS, str(script)],
-            env=self._helper_environment(),
-            cwd=self._home(),
-            timeout=_LOOK_S,
-        )
-        graph = read_graph(told.stdout.decode("utf-8", "replace"), task.folder, _readable(task))
+        graph = read_graph(self._info(task, script), task.folder, _readable(task))
         if graph.problems:
             return graph
         unused = unused_main(script.read_text("utf-8", "replace"), script.name)
         return Graph((unused,), graph.external, graph.inside) if unused else graph
+
+    def _info(self, task: Task, script: Path) -> str:
+        """Ask Deno for a script's modules; in a cage that shows what the task may read, if any."""
+        command = (*ARGUMENTS, str(script))
+        if self._help is None:
+            argv, env = [self._binary(), *command], self._helper_environment()
+            told = children.run(argv, env=env, cwd=self._home(), timeout=_LOOK_S)
+            return told.stdout.decode("utf-8", "replace")
+        granted = tuple(
+            grant.model_copy(update={"permission": "r"})
+            for grant in task.spec.permissions.fs
+            if "r" in grant.permission
+        )
+
+        def describe(context: HelperContext) -> Launch:
+            launch = self._helper(task, context, command, _LOOK_S)
+            may = Permissions(fs=granted)
+            limits = ResourceSpec(memory=_LOOK_MEMORY)
+            return replace(launch, policy=replace(launch.policy, permissions=may, resources=limits))
+
+        return self._help(describe).stdout
 
     def prepared(self, task: Task) -> Prepared | None:
         """Give what preparing this version of the task came to."""
@@ -230,7 +264,7 @@ class DenoRuntime:
                 str(socket),
                 script.as_uri(),
             ),
-            env=self._environment(context),
+            env=self._environment(context) | _record(context),
             cwd=task.folder,
             policy=SandboxPolicy(
                 spec.permissions,
@@ -241,6 +275,7 @@ class DenoRuntime:
             ),
             ipc="path",
             ipc_path=socket,
+            may_wait=True,
             files=PRIVATE_FOLDERS,
             timeout_s=spec.timeout,
             run_id=context.run.id,
@@ -267,6 +302,10 @@ class DenoRuntime:
             *flags(permissions, places, Imports(), None),
             str(entry),
         )
+
+    def used(self, launch: Launch) -> tuple[Sequence[Hint], bool]:
+        """Give what a process that has ended used, by Deno's own record. Blocks."""
+        return read_used(launch.policy.scratch) if VARIABLE in launch.env else ((), False)
 
     def explain(self, exit: Exit, task: Task) -> RunError | None:
         """Say what an exit means that the script itself did not report."""
@@ -297,6 +336,13 @@ class DenoRuntime:
 
 
 _NAMES = " or ".join(SCRIPTS)
+
+
+def _record(context: LaunchContext) -> dict[str, str]:
+    """Have Deno note what is used; not of a run without an end, whose notes would have none."""
+    if context.task.spec.timeout is None:
+        return {}
+    return {VARIABLE: str(context.scratch / FILE)}
 
 
 def _readable(task: Task) -> list[Path]:

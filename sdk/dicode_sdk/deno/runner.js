@@ -10,14 +10,22 @@ import { failure, fromThrown } from "./failure.js";
 import { MAX_RETURN, NotJson, plain } from "./json.js";
 import { complain, takeConsole } from "./log.js";
 
-const [path, script] = Deno.args;
+const [path, script, waits] = Deno.args;
 const folder = new URL(".", script).href;
 const exit = Deno.exit;
-const serverPromise = Channel.open(path);
+const serverPromise = (waits === "waits" ? called() : Promise.resolve())
+  .then(() => Channel.open(path));
 let channel;
 let module = null;
 let inMain = false;
 let ending = false;
+
+/** Wait for the run this process is to be: its input tells of it, with its environment. */
+async function called() {
+  const told = await new Response(Deno.stdin.readable).text();
+  if (told === "") exit(0);
+  for (const [name, value] of Object.entries(JSON.parse(told).env)) Deno.env.set(name, value);
+}
 
 /** Tell the server and end the process. The first call decides. */
 async function end(value, error) {

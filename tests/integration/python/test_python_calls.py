@@ -124,11 +124,23 @@ async def test_a_thread_left_running_is_awaited_and_may_still_call(house: House)
 
 
 async def test_a_method_the_server_does_not_have_says_so(house: House) -> None:
-    ended = await house.run('dicode.secrets_set("k", "hunter2-value")\n')
+    ended = await house.run('dicode.sources.set_dev_mode("hunter2-value", True)\n')
     error = ended.report.error
     assert error is not None
-    assert "does not offer secrets_set" in error.message
+    assert "does not offer sources.set_dev_mode" in error.message
     assert "hunter2-value" not in error.message
+
+
+async def test_a_secret_is_set_by_a_task_that_may(house: House) -> None:
+    script = 'dicode.secrets_set("k", "hunter2" + "-value"); dicode.secrets_delete("other")\n'
+    ended = await house.run(script)
+    error = ended.report.error
+    assert error is not None
+    assert "permissions.dicode.secrets_write: true" in (error.hint or "")
+    assert "hunter2-value" not in repr(ended)
+    allowed = Permissions(dicode=DicodeGrants(secrets_write=True))
+    await house.run(script, permissions=allowed)
+    assert house.calls.secrets == {"k": "hunter2-value"}
 
 
 async def test_a_forked_child_cannot_speak_for_the_task(house: House) -> None:

@@ -9,6 +9,8 @@ import textwrap
 import pytest
 from runhouse import House, marked
 
+from dicode_mcp.testing.waiting import until
+
 
 async def test_an_exception_names_file_line_and_the_way_there(house: House) -> None:
     house.write("def deep(x):\n    return 1 / x\n", "helper.py")
@@ -208,7 +210,8 @@ async def test_nothing_of_a_tree_outlives_the_run_not_even_daemons(house: House)
     assert ended.value == "left them"
     assert ended.exit.exit_code == 0
     assert ended.exit.strays == 4
-    assert marked(f"DICODE_RUN_ID={next(house.scratch.iterdir()).name}") == []
+    # The run ends when its cage is empty; what watched the cage is gone a moment later.
+    await until(lambda: marked(f"DICODE_RUN_ID={next(house.scratch.iterdir()).name}") == [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fled processes are found through /proc")
@@ -216,7 +219,7 @@ async def test_a_cancelled_run_takes_its_daemons_along(house: House) -> None:
     script = textwrap.dedent(_DAEMONS) + "print('all up', flush=True)\ntime.sleep(600)\n"
     ended = await house.run(script, grace=0.3, stop_on="all up")
     assert ended.exit.stopped
-    assert marked(f"DICODE_RUN_ID={next(house.scratch.iterdir()).name}") == []
+    await until(lambda: marked(f"DICODE_RUN_ID={next(house.scratch.iterdir()).name}") == [])
 
 
 async def test_writing_nonsense_to_the_server_ends_the_talk_and_is_told(house: House) -> None:

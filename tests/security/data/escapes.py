@@ -483,7 +483,7 @@ def a_process_of_its_own_session_that_stays():
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            libc.prctl(15, b"escapee", 0, 0, 0)
+            libc.prctl(15, f"escapee-{T['server']}".encode()[:15], 0, 0, 0)
             for fd in range(3):
                 os.close(fd)
             import time
@@ -662,6 +662,21 @@ def a_program_with_rights_of_its_owner():
     return subprocess.run(
         ["/usr/bin/su", "-c", "id"], capture_output=True, check=True
     ).stdout.decode()
+
+
+@attempt
+def a_program_left_with_rights_of_its_owner():
+    path = os.path.join(TMP, "left")
+    with open(path, "wb"):
+        os.chmod(path, 0o6755)
+    return os.stat(path).st_mode & 0o6000 or None
+
+
+@attempt
+def a_program_made_with_rights_of_its_owner():
+    os.umask(0)
+    os.close(os.open(os.path.join(TMP, "made"), os.O_CREAT | os.O_WRONLY, 0o6755))
+    return os.stat(os.path.join(TMP, "made")).st_mode & 0o6000 or None
 
 
 # The kernel

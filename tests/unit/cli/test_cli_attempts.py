@@ -103,3 +103,12 @@ def test_the_tree_of_a_run_is_drawn_with_what_each_led_to_below_it(
     assert server.calls[0] == ("get_run", {"run_id": "r3", "tree": True})
     found = json.loads(dicode("--json", "runs", "--tree", "r3").out)
     assert (len(found["tree"]), found["tree_truncated"]) == (4, True)
+
+
+def test_what_a_run_began_with_is_shown_as_it_is_given(server: FakeServer, dicode: Dicode) -> None:
+    given = {"params": {"city": "Oslo", "api_key": "[redacted]"}}
+    server.tools = {"get_run": always({**QUEUED, "given": given})}
+    said = dicode("runs", "--given", "r3")
+    assert said.code == 0
+    assert json.loads(said.out) == given
+    assert server.calls[0] == ("get_run", {"run_id": "r3", "given": True})

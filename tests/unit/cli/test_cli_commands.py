@@ -384,6 +384,36 @@ def test_doctor_without_a_server_passes_and_says_how_to_start_one(dicode: Dicode
     assert "not" in found["sandbox"]["message"]
 
 
+def test_doctor_says_of_each_thing_what_would_make_it_hold(
+    dicode: Dicode, server: FakeServer
+) -> None:
+    server.tools["get_status"] = lambda _: {
+        "pid": 7,
+        "sandbox": {
+            "enforced": True,
+            "message": "permissions are enforced",
+            "facilities": [
+                {"name": "permissions.fs", "enforced": True, "message": "a tree of its own"},
+                {
+                    "name": "resources.cpu",
+                    "enforced": False,
+                    "message": "held by nothing",
+                    "remedy": "give the server a control group",
+                },
+            ],
+        },
+    }
+    found = {c["name"]: c for c in json.loads(dicode("doctor", "--json").out)["checks"]}
+    assert found["sandbox"]["state"] == "ok"
+    assert found["permissions.fs"] == {
+        "name": "permissions.fs",
+        "state": "ok",
+        "message": "a tree of its own",
+    }
+    assert found["resources.cpu"]["state"] == "warn"
+    assert found["resources.cpu"]["hint"] == "give the server a control group"
+
+
 def test_doctor_fails_when_the_data_dir_cannot_be(dicode: Dicode, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = dicode("doctor", "--data-dir", str(tmp_path / "file" / "below"))

@@ -10,10 +10,11 @@ import pytest
 
 from dicode_mcp.executor.lines import LineSplitter
 from dicode_mcp.executor.tail import Tail
+from dicode_mcp.runs.redaction import NOTHING
 
 
 def taken(tail: Tail, splitter: LineSplitter | None = None) -> list[bytes]:
-    return [line for _, line in tail.take(splitter or LineSplitter())]
+    return [line for _, line in tail.take(splitter or LineSplitter(), NOTHING.stream())]
 
 
 def test_what_fits_comes_out_as_it_went_in() -> None:
@@ -22,7 +23,9 @@ def test_what_fits_comes_out_as_it_went_in() -> None:
     tail.read(2, 6, memoryview(b"one\ntw"))
     tail.read(4, 7, memoryview(b"o\nthr"))
     assert bool(tail)
-    found = [(piece.place, piece.ts_ms, line) for piece, line in tail.take(splitter)]
+    found = [
+        (piece.place, piece.ts_ms, line) for piece, line in tail.take(splitter, NOTHING.stream())
+    ]
     assert found == [(1, 5, b"from"), (1, 5, b"before"), (2, 6, b"one"), (4, 7, b"two")]
     assert not tail
     tail.read(5, 8, memoryview(b"ee\n"))

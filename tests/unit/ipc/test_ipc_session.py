@@ -16,8 +16,9 @@ import pytest
 from dicode_mcp.ipc import SessionServer
 from dicode_mcp.ipc.calls import METHODS, NOT_OFFERED
 from dicode_mcp.ipc.frames import MAX_FRAME
-from dicode_mcp.ipc.session import TaskSession
+from dicode_mcp.ipc.session import OnLearned, TaskSession
 from dicode_mcp.runs.model import Payload, Run, RunStatus, Trigger
+from dicode_mcp.runs.redaction import NOTHING, Redactor
 from dicode_mcp.spec.model import DicodeGrants, Permissions, Task, TaskSpec, TriggerSpec
 from dicode_mcp.testing.task_calls import FakeTaskCalls
 from dicode_sdk import _channel
@@ -70,9 +71,11 @@ async def talk(
     grants: DicodeGrants | None = None,
     payload: Payload | None = None,
     in_flight: int = 64,
+    hide: Redactor = NOTHING,
+    on_learned: OnLearned | None = None,
 ) -> AsyncGenerator[Peer]:
-    server = SessionServer(calls, max_in_flight=in_flight)
-    async with server.open(RUN, task(grants), payload or Payload()) as session:
+    server = SessionServer(calls, max_in_flight=in_flight, on_learned=on_learned)
+    async with server.open(RUN, task(grants), payload or Payload(), hide=hide) as session:
         end = socket.socket(fileno=session.child_fd)
         reader, writer = await asyncio.open_unix_connection(sock=end, limit=4 * MAX_FRAME)
         peer = Peer(session, reader, writer)
@@ -185,15 +188,50 @@ async def test_what_this_server_does_not_offer_yet_says_so(method: str) -> None:
     assert method not in METHODS
 
 
-async def test_secret_output_is_refused_and_not_kept() -> None:
-    async with talk(FakeTaskCalls()) as peer:
+async def test_secret_output_goes_to_whoever_asked_and_is_not_kept() -> None:
+    calls = FakeTaskCalls()
+    async with talk(calls) as peer:
         await peer.read()
         answer = await peer.ask("output", {"kind": "secret", "data": {"TOKEN": "canary-value"}})
+        wrong = await peer.ask("output", {"kind": "secret", "data": {"TOKEN": ["canary-value"]}})
         await peer.hang_up()
         report = await peer.session.report()
-    assert answer["error"]["code"] == "not_supported"
+    assert calls.provided == {"TOKEN": "canary-value"}
     assert report.output is None
-    assert "canary" not in json.dumps(answer)
+    assert "canary" not in json.dumps([answer, wrong])
+    assert "TOKEN" in wrong["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["kv.set", "once.get", "once.put"])
+async def test_a_key_that_holds_a_secret_is_refused_and_not_repeated(method: str) -> None:
+    calls = FakeTaskCalls()
+    more = {} if method == "once.get" else {"value": 1}
+    async with talk(calls, hide=Redactor({"TOKEN": "canary-value"})) as peer:
+        await peer.read()
+        refused = await peer.ask(method, {"key": "user-canary-value", **more})
+        fine = await peer.ask(method, {"key": "user-1", **more})
+        await peer.hang_up()
+    assert refused["error"]["code"] == "invalid_argument"
+    assert "user-[secret TOKEN]" in refused["error"]["message"]
+    assert "canary" not in json.dumps(refused)
+    assert "result" in fine
+
+
+async def test_what_a_run_learns_to_hide_is_kept_before_it_is_used() -> None:
+    calls = FakeTaskCalls()
+    heard: list[tuple[str, bool]] = []
+
+    async def learned(run: Run, of: Task, hide: Redactor) -> None:
+        heard.append((hide.text("canary-1 canary-2"), bool(calls.secrets or calls.provided)))
+
+    given = DicodeGrants(secrets_write=True)
+    async with talk(calls, given, hide=Redactor({}), on_learned=learned) as peer:
+        await peer.read()
+        await peer.ask("secrets_set", {"name": "A", "value": "canary-1"})
+        calls.secrets.clear()
+        await peer.ask("output", {"kind": "secret", "data": {"B": "canary-2"}})
+        await peer.hang_up()
+    assert heard == [("[secret A] canary-2", False), ("[secret A] [secret B]", False)]
 
 
 async def test_calls_after_the_end_are_refused() -> None:

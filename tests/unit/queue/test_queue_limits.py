@@ -20,6 +20,7 @@ from dicode_mcp.store.sqlite import SqliteStore
 from dicode_mcp.testing.clock import FakeClock
 from dicode_mcp.testing.faults import Fault, FaultyStore
 from dicode_mcp.testing.rooms import InstantRunner, Rooms, make_task
+from dicode_mcp.testing.secrets import secrets_for_inside
 from dicode_mcp.testing.store import MemoryStore
 from dicode_mcp.testing.waiting import running, until
 
@@ -297,6 +298,7 @@ def inside(shop: Shop) -> Inside:
         store=rooms.store,
         bus=EventBus(),
         clock=rooms.clock,
+        **secrets_for_inside(rooms),
     )
 
 

@@ -226,3 +226,16 @@ async def test_nothing_goes_while_it_cannot_be_told_what_a_task_says() -> None:
     house.rooms.registry.put_source(SourceState("git", "git", "https://x.example"))
     await house.retention.look()
     assert await house.left() == []
+
+
+async def test_what_a_task_used_goes_with_the_task_and_not_while_a_source_is_in_trouble() -> None:
+    house = House()
+    house.rooms.put(make_task("here"))
+    await house.store.put_accesses({"here": "1", "gone": "2"})
+    broken = Condition(ConditionType.READY, False, "FetchFailed")
+    house.rooms.registry.put_source(SourceState("other", "local", "/nowhere", conditions=(broken,)))
+    await house.retention.look()
+    assert await house.store.accesses("gone") == "2"
+    house.rooms.registry.put_source(SourceState("other", "local", "/nowhere"))
+    await house.retention.look()
+    assert (await house.store.accesses("gone"), await house.store.accesses("here")) == (None, "1")

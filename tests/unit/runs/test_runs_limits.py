@@ -56,18 +56,22 @@ def test_what_holds_for_a_run_comes_from_its_task_and_what_started_it(
 
 def test_a_key_is_told_apart_by_the_values_of_its_params() -> None:
     concurrency = spec(key="${params.repo}@${params.deep}/${params.n}")
-    assert expand_key(concurrency, {"repo": "a/b", "deep": True, "n": 1.5}) == "a/b@true/1.5"
-    assert expand_key(concurrency, {"repo": None}) == "@/"
+    given = {"repo": "a/b", "deep": True, "n": 1.5}
+    key = expand_key(concurrency, given)
+    assert key is not None
+    assert key == expand_key(concurrency, dict(given))
+    others = [{**given, "repo": "a/c"}, {**given, "deep": 1}, {**given, "n": 1}, {"repo": None}]
+    assert len({key, *(expand_key(concurrency, other) for other in others)}) == 5
     assert expand_key(spec(limit=1), {"repo": "a"}) is None
     assert expand_key(None, {}) is None
 
 
-def test_a_long_key_is_kept_as_its_digest() -> None:
-    long = expand_key(spec(key="${params.text}"), {"text": "x" * 1_000_000})
-    other = expand_key(spec(key="${params.text}"), {"text": "x" * 999_999 + "y"})
-    assert long is not None
-    assert len(long) == 64
-    assert long != other
+def test_a_key_is_kept_as_its_digest_since_a_param_may_hold_anything() -> None:
+    for text in ("s3cret", "x" * 1_000_000, "\ud800"):
+        key = expand_key(spec(key="of ${params.text}"), {"text": text})
+        assert key is not None
+        assert len(key) == 64
+        assert text not in key
 
 
 @pytest.mark.parametrize(

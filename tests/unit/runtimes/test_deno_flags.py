@@ -128,7 +128,7 @@ def test_a_memory_limit_bounds_the_heap() -> None:
 
 
 def test_a_sockets_path_fits_however_long_the_data_dir_is() -> None:
-    assert socket_path(Path("/data/runs/1")) == Path("/data/runs/1/ipc.sock")
+    assert socket_path(Path("/data/runs/1")) == Path("/data/runs/1/ipc/sock")
     deep = Path("/" + "x" * 200)
     short = socket_path(deep / "1")
     assert len(str(short)) < 100

@@ -78,4 +78,7 @@ async def test_waiting_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         audit.note(ME, "run_task", str(number), "ok")
     audit.close()
     await audit.run()
-    assert [target for _, target, _ in await entries(store)] == ["2", "1", "0"]
+    assert await entries(store) == [
+        ("audit_dropped", "", "storage_full"),
+        *(("run_task", target, "ok") for target in "210"),
+    ]

@@ -13,6 +13,7 @@ from dicode_mcp.service.inside import Inside
 from dicode_mcp.service.replays import Edit, repeated
 from dicode_mcp.spec.model import Task
 from dicode_mcp.testing.rooms import End, InstantRunner, Rooms, make_task
+from dicode_mcp.testing.secrets import secrets_for_inside
 from dicode_mcp.testing.waiting import running
 
 SUCCESS, FAILURE = RunStatus.SUCCESS, RunStatus.FAILURE
@@ -42,6 +43,7 @@ async def inside(
                 store=rooms.store,
                 bus=rooms.bus,
                 clock=rooms.clock,
+                **secrets_for_inside(rooms),
             ),
             claim,
         )

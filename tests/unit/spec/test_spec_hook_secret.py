@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicode_mcp.spec.hook_secret import webhook_secret_missing
+from dicode_mcp.spec.hook_secret import secret_not_set, webhook_secret_missing
 from dicode_mcp.testing.rooms import make_task
 
 
@@ -30,13 +30,21 @@ def test_a_placeholder_without_a_name_is_told() -> None:
     assert "names no variable" in said("${}")
 
 
-def test_a_stored_secret_is_missing_while_there_is_no_store() -> None:
-    assert "no secret 'github'" in said({"secret": "github"})
+def test_a_stored_secret_that_is_not_there_is_named_with_its_command() -> None:
+    told = secret_not_set("github")
+    assert (told.type, told.status, told.reason) == ("Ready", False, "WebhookSecretMissing")
+    assert "no secret 'github'" in told.message
+    assert "dicode secrets set github" in told.message
 
 
 @pytest.mark.parametrize(
     "trigger",
-    [{"manual": True}, {"webhook": "/hooks/x"}, {"webhook": "/hooks/x", "webhook_secret": "s3"}],
+    [
+        {"manual": True},
+        {"webhook": "/hooks/x"},
+        {"webhook": "/hooks/x", "webhook_secret": "s3"},
+        {"webhook": "/hooks/x", "webhook_secret": {"secret": "in_the_store"}},
+    ],
 )
 def test_nothing_is_said_where_nothing_is_missing(trigger: dict[str, object]) -> None:
     assert webhook_secret_missing(make_task("t", trigger=trigger)) == ()

@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 from mcp.server import Server
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
+from dicode_mcp.accesses import AccessBook
 from dicode_mcp.conditions import Condition
 from dicode_mcp.executor.lineage import Origin
 from dicode_mcp.protocols import Health
@@ -25,6 +27,7 @@ from dicode_mcp.service import Services
 from dicode_mcp.service.audit import Audit
 from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.inside import Inside
+from dicode_mcp.service.permissions import PermissionsService, Walls
 from dicode_mcp.service.questions import QuestionsService
 from dicode_mcp.service.replays import ReplayService
 from dicode_mcp.service.runs import RunsService
@@ -36,9 +39,12 @@ from dicode_mcp.spec.loader import TaskLoader
 from dicode_mcp.spec.manifest import render_manifest
 from dicode_mcp.testing.authoring import make_writers
 from dicode_mcp.testing.callers import held_by, owned_by
+from dicode_mcp.testing.inputs import plain_inputs
 from dicode_mcp.testing.rooms import SOURCE, Rooms, make_task
+from dicode_mcp.testing.secrets import NoSecrets, SecretRooms
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.triggers.api_types import ApiTypes
+from dicode_mcp.triggers.webhook.keys import HookKeys
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.pages import Pages
 
@@ -88,6 +94,7 @@ class PageHouse:
         self.rooms = Rooms()
         self.readiness = Readiness.READY
         self.next_runs: dict[str, int] = {}
+        self.extra_routes: list[BaseRoute] = []
         self.services = self._services()
         self.pages = Pages(
             self.services, self.rooms.clock, readiness=lambda: self.readiness, zone=UTC
@@ -106,7 +113,7 @@ class PageHouse:
             Server("test"),
             WebSettings(**options),
             readiness=lambda: self.readiness,
-            routes=self.pages.routes(),
+            routes=[*self.pages.routes(), *self.extra_routes],
         )
 
     @asynccontextmanager
@@ -153,13 +160,19 @@ class PageHouse:
         rooms = self.rooms
         parts: dict[str, Any] = {"queue": rooms.queue, "registry": rooms.registry}
         parts["store"] = rooms.store
-        audit = Audit(rooms.store, rooms.clock)
+        audit = self.audit = Audit(rooms.store, rooms.clock)
         here = Path("/nowhere")
         loader = TaskLoader(
             runtimes={"python": ("task.py",)}, environ={}, home=here, data_dir=here, config_dir=here
         )
-        runs = RunsService(**parts, bus=rooms.bus, audit=audit)
+        runs = RunsService(**parts, bus=rooms.bus, audit=audit, inputs=plain_inputs(rooms.store))
+        secret_rooms = SecretRooms(**parts, audit=audit, clock=rooms.clock, data_dir=here)
         return Services(
+            permissions=PermissionsService(
+                registry=rooms.registry,
+                book=AccessBook(rooms.store, rooms.clock),
+                walls=Walls(here, here),
+            ),
             tasks=TasksService(
                 **parts,
                 loader=loader,
@@ -180,7 +193,7 @@ class PageHouse:
             questions=QuestionsService(
                 queue=rooms.queue, store=rooms.store, bus=rooms.bus, audit=audit, clock=rooms.clock
             ),
-            hooks=HooksService(**parts, audit=audit, clock=rooms.clock),
+            hooks=HooksService(**parts, audit=audit, clock=rooms.clock, keys=HookKeys(NoSecrets())),
             sources=SourcesService(registry=rooms.registry, syncer=self, audit=audit),
             status=StatusService(
                 facts=ServerFacts(
@@ -199,7 +212,8 @@ class PageHouse:
                 bus=rooms.bus,
                 clock=rooms.clock,
             ),
-            inside=Inside(**parts, bus=rooms.bus, clock=rooms.clock),
+            inside=Inside(**parts, bus=rooms.bus, clock=rooms.clock, **secret_rooms.for_inside),
+            **secret_rooms.for_services,
             **make_writers(
                 registry=rooms.registry,
                 store=rooms.store,

@@ -25,7 +25,7 @@ from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.waiting import DEADLINE_S
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.problems import MEDIA_TYPE, STATUS
-from dicode_mcp.web.server import HttpServer, Listening, require_loopback
+from dicode_mcp.web.server import HttpServer, Listening, require_keys
 from dicode_mcp.web.sock_diag import SocketOwner
 
 ME = os.geteuid()
@@ -281,9 +281,21 @@ async def test_mcp_has_its_own_limit() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_an_address_that_others_reach_is_refused_without_keys(host: str) -> None:
     with pytest.raises(DicodeError) as raised:
-        require_loopback(host)
+        require_keys(host, usable=False, named=True)
     assert raised.value.code is Code.INVALID_CONFIG
     assert "127.0.0.1" in (raised.value.hint or "")
+
+
+def test_with_a_key_it_still_wants_the_names_by_which_it_is_called() -> None:
+    with pytest.raises(DicodeError) as raised:
+        require_keys("0.0.0.0", usable=True, named=False)
+    assert "server.allowed_hosts" in (raised.value.hint or "")
+    require_keys("0.0.0.0", usable=True, named=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_needs_neither(host: str) -> None:
+    require_keys(host, usable=False, named=False)
 
 
 async def test_a_taken_port_is_said_so() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import dicode_mcp
 from dicode_mcp.executor.lineage import Lineage, Origin
 from dicode_mcp.web.holders import SocketHolders
 
@@ -142,3 +143,43 @@ def test_a_machine_without_processes_to_see_has_no_clients(
 ) -> None:
     holders = SocketHolders(NOBODY, str(tmp_path / "none"))
     assert look(holders, inode_of(link)).origin is Origin.UNKNOWN
+
+
+_MARKED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from dicode_mcp.executor.carriers import hold_mark
+print(flush=True)
+for line in sys.stdin:
+    mark = hold_mark()
+    print(flush=True)
+"""
+
+
+def test_a_socket_of_another_server_that_connects_for_its_tasks_is_a_tasks(
+    link: socket.socket,
+) -> None:
+    inode = inode_of(link)
+    root = str(Path(dicode_mcp.__file__).parents[1])
+    words = [sys.executable, "-I", "-c", _MARKED, str(link.fileno()), root]
+    with subprocess.Popen(
+        words,
+        env={},
+        pass_fds=[link.fileno()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        link.close()
+        holders = SocketHolders(NOBODY)
+        assert look(holders, inode) == Lineage(Origin.CLIENT, child.pid)
+        child.stdin.write("mark\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        # Known from before, and still judged anew.
+        assert look(holders, inode) == Lineage(Origin.TASK, child.pid)
+        assert look(SocketHolders(NOBODY), inode) == Lineage(Origin.TASK, child.pid)
+        child.communicate()

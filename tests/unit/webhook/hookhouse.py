@@ -23,8 +23,11 @@ from dicode_mcp.service.hooks import HooksService
 from dicode_mcp.service.runs import RunsService
 from dicode_mcp.testing.callers import held_by, owned_by
 from dicode_mcp.testing.clock import FakeClock
+from dicode_mcp.testing.inputs import plain_inputs
 from dicode_mcp.testing.rooms import InstantRunner, Rooms, make_task
+from dicode_mcp.testing.secrets import NoSecrets
 from dicode_mcp.testing.waiting import DEADLINE_S
+from dicode_mcp.triggers.webhook.keys import HookKeys, Secrets
 from dicode_mcp.web.app import Readiness, WebSettings, create_app
 from dicode_mcp.web.githooks import GitHooks
 from dicode_mcp.web.hooks import HookPages, Hooks, NoPages
@@ -98,6 +101,7 @@ async def serving_hooks(
     starting: Callable[[], bool] = lambda: False,
     origin: Origin = Origin.CLIENT,
     max_body: int = 64 * 1024,
+    secrets: Secrets | None = None,
     **settings: Any,
 ) -> AsyncGenerator[HookHouse]:
     """Serve webhooks while the block lasts; of each caller the kernel says: it is ``origin``."""
@@ -105,7 +109,12 @@ async def serving_hooks(
     runner = InstantRunner(rooms, ends)
     audit = Audit(rooms.store, rooms.clock)
     runs = RunsService(
-        queue=rooms.queue, registry=rooms.registry, store=rooms.store, bus=rooms.bus, audit=audit
+        queue=rooms.queue,
+        registry=rooms.registry,
+        store=rooms.store,
+        bus=rooms.bus,
+        audit=audit,
+        inputs=plain_inputs(rooms.store),
     )
     hooks = HooksService(
         queue=rooms.queue,
@@ -113,6 +122,7 @@ async def serving_hooks(
         store=rooms.store,
         audit=audit,
         clock=rooms.clock,
+        keys=HookKeys(secrets or NoSecrets()),
     )
     shown = Hooks(hooks, runs, pages or NoPages(), max_body=max_body, starting=starting)
     options = WebSettings(

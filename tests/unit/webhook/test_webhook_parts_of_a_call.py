@@ -9,6 +9,8 @@ from dicode_mcp.spec.model import Task
 from dicode_mcp.spec.trigger import RateLimit
 from dicode_mcp.testing.clock import FakeClock
 from dicode_mcp.testing.rooms import SOURCE, Rooms, make_task
+from dicode_mcp.testing.secrets import NoSecrets
+from dicode_mcp.triggers.webhook.keys import HookKeys
 from dicode_mcp.triggers.webhook.rate import MAX_BUCKETS, RateLimits
 from dicode_mcp.triggers.webhook.request import Call, Delivery, delivery, shown
 from dicode_mcp.triggers.webhook.table import HookTable, is_plain
@@ -93,7 +95,7 @@ def test_a_long_name_is_kept_as_a_hash() -> None:
 def test_the_exact_path_goes_before_the_longest_one_above() -> None:
     rooms = Rooms()
     rooms.put(hook("a", "/hooks/a"), hook("b", "/hooks/a/b"), hook("c", "/hooks/a/b/c"))
-    table = HookTable(rooms.registry)
+    table = HookTable(rooms.registry, HookKeys(NoSecrets()))
     wanted = {
         "/hooks/a": ("a", ""),
         "/hooks/a/": ("a", "/"),
@@ -114,7 +116,7 @@ def test_the_exact_path_goes_before_the_longest_one_above() -> None:
 
 def test_the_table_follows_the_registry() -> None:
     rooms = Rooms()
-    table = HookTable(rooms.registry)
+    table = HookTable(rooms.registry, HookKeys(NoSecrets()))
     assert table.find("/hooks/a") is None
     rooms.put(make_task("a", "1", trigger={"webhook": "/hooks/a"}))
     first = table.find("/hooks/a")
@@ -132,7 +134,7 @@ def test_the_table_follows_the_registry() -> None:
 
 def test_of_two_tasks_on_a_path_the_first_owner_serves_until_it_goes() -> None:
     rooms = Rooms()
-    table = HookTable(rooms.registry)
+    table = HookTable(rooms.registry, HookKeys(NoSecrets()))
     rooms.put(make_task("b", trigger={"webhook": "/hooks/x"}))
     rooms.put(make_task("a", trigger={"webhook": "/hooks/x"}))
     found = table.find("/hooks/x")
@@ -146,7 +148,7 @@ def test_of_two_tasks_on_a_path_the_first_owner_serves_until_it_goes() -> None:
 
 def test_a_version_that_waits_for_approval_is_not_served_and_the_one_before_is() -> None:
     rooms = Rooms()
-    table = HookTable(rooms.registry)
+    table = HookTable(rooms.registry, HookKeys(NoSecrets()))
     old = make_task("a", "1", trigger={"webhook": "/hooks/a"})
     new = make_task("a", "2", trigger={"webhook": "/hooks/a"})
     rooms.registry.apply(SOURCE, put=[Entry("a", SOURCE, new.folder, None, waiting=new)])
@@ -161,7 +163,7 @@ def test_a_version_that_waits_for_approval_is_not_served_and_the_one_before_is()
 def test_a_webhook_whose_secret_is_not_there_is_known_and_not_served(secret: object) -> None:
     rooms = Rooms()
     rooms.put(make_task("a", trigger={"webhook": "/hooks/a", "webhook_secret": secret}))
-    found = HookTable(rooms.registry).find("/hooks/a")
+    found = HookTable(rooms.registry, HookKeys(NoSecrets())).find("/hooks/a")
     assert found is not None
     assert not found.served
 
@@ -191,7 +193,7 @@ def test_odd_paths_belong_to_nobody(path: str) -> None:
     rooms = Rooms()
     rooms.put(make_task("a", trigger={"webhook": "/hooks/a"}))
     assert not is_plain(path)
-    assert HookTable(rooms.registry).find(path) is None
+    assert HookTable(rooms.registry, HookKeys(NoSecrets())).find(path) is None
 
 
 # ── How often ──

@@ -124,6 +124,39 @@ VECTORS = [
     Vector("time, 301 s ahead", STALE, timed(NOW + 301)),
     Vector("time, not covered", WRONG, [*h256(hub()), ("x-dicode-timestamp", str(NOW))]),
     Vector("time, taken away", WRONG, timed()[:1]),
+    *(
+        Vector(
+            f"time, moved into the body: {time}",
+            MISSING,
+            timed(time)[:1],
+            body=f"{time}.".encode() + BODY,
+        )
+        for time in (NOW, NOW - 86_400, f"00{NOW}", f"{NOW}000")
+    ),
+    Vector(
+        "standard's id and time, moved into the body",
+        MISSING,
+        h256(hub(body=f"{MSG}.{NOW}.".encode() + BODY)),
+        body=f"{MSG}.{NOW}.".encode() + BODY,
+    ),
+    Vector(
+        "time, moved into the body that is altered",
+        WRONG,
+        timed()[:1],
+        body=f"{NOW + 1}.".encode() + BODY,
+    ),
+    Vector(
+        "time, covered, before a body that begins with one",
+        RIGHT,
+        timed(body=b"1731705121.x"),
+        body=b"1731705121.x",
+    ),
+    *(
+        Vector(
+            f"github, a body with numbers: {body.decode()}", RIGHT, h256(hub(body=body)), body=body
+        )
+        for body in (b"12345.5", b'{"a":"1731705121.2"}', b"[1731705121.5]", b"a=1731705121.5")
+    ),
     Vector("time, made fresh", WRONG, [timed(NOW - 900)[0], timed(NOW)[1]]),
     Vector("time, without a signature", MISSING, timed()[1:]),
     Vector("time, in milliseconds", STALE, timed(f"{NOW}000"[:12])),

@@ -23,9 +23,10 @@ from dicode_mcp.executor.sandbox.gate.pace import Pace
 
 _RECEIVE, _SEND, _VALID = 0xC0502100, 0xC0182101, 0x40082102
 _SIZE = 80
-_PID, _ADDRESS, _LENGTH = 8, 40, 48
+_ARGUMENTS = 32
+_INT = 0xFFFFFFFF
 _GO_ON = 1
-_LONGEST = 28
+_LONGEST = 110
 _MOST_TABLE = 1 << 20
 _AT_ONCE = 16
 _BURST, _RATE = 1000, 1000
@@ -44,13 +45,30 @@ Verdict = Callable[[Call], bool]
 """Tells whether to let a call go on."""
 
 
-class Calls:
-    """Answers the notices that come on one descriptor, which it owns."""
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the kernel tells of a call that waits: whose it is and what it was given."""
 
-    def __init__(self, fd: int, judge: Verdict) -> None:
+    mark: int
+    pid: int
+    descriptor: int
+    where: int
+    length: int
+
+    @staticmethod
+    def read(raw: bytes | bytearray) -> Notice:
+        """Read the kernel's own form."""
+        mark, pid = unpack_from("=QI", raw)
+        descriptor, where, length = unpack_from("=QQQ", raw, _ARGUMENTS)
+        return Notice(mark, pid, descriptor & _INT, where, length & _INT)
+
+
+class Notices:
+    """Takes the notices that come on one descriptor, which it owns, at a bounded pace."""
+
+    def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
-        self._judge = judge
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(_RATE, _BURST, self._loop.time())
         self._rest: asyncio.TimerHandle | None = None
@@ -89,34 +107,50 @@ class Calls:
             if error.errno not in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
                 self.close()
             return False
-        self._answer(notice)
+        self.answer(Notice.read(notice))
         return True
 
-    def _answer(self, notice: bytearray) -> None:
-        (mark,) = unpack_from("=Q", notice, 0)
-        call = self._look(notice, mark)
-        go_on = call is None or self._judge(call)
-        refusal = 0 if go_on else -errno.EACCES
+    def answer(self, notice: Notice) -> None:
+        """Decide about a call, and let it go on, by ``send``."""
+        raise NotImplementedError
+
+    def send(self, notice: Notice, error: int = 0, *, go_on: bool = False) -> None:
+        """End a call with a result, or let the kernel make it."""
         try:
-            fcntl.ioctl(self._fd, _SEND, pack("=QqiI", mark, 0, refusal, _GO_ON if go_on else 0))
+            told = pack("=QqiI", notice.mark, 0, -error, _GO_ON if go_on else 0)
+            fcntl.ioctl(self._fd, _SEND, told)
         except OSError:
             pass  # who asked is gone
 
-    def _look(self, notice: bytearray, mark: int) -> Call | None:
-        (pid,) = unpack_from("=I", notice, _PID)
-        where, length = unpack_from("=QQ", notice, _ADDRESS)
+    def given(self, notice: Notice) -> bytes | None:
+        """Read the address a call was given; None where that cannot be done."""
         try:
-            memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            memory = os.open(f"/proc/{notice.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            data = os.pread(memory, min(length & 0xFFFFFFFF, _LONGEST), where)
-            fcntl.ioctl(self._fd, _VALID, pack("=Q", mark))
+            data = os.pread(memory, min(notice.length, _LONGEST), notice.where)
+            fcntl.ioctl(self._fd, _VALID, pack("=Q", notice.mark))
         except (OSError, OverflowError):
             return None
         finally:
             os.close(memory)
-        return read_address(data, pid)
+        return data
+
+
+class Calls(Notices):
+    """Answers each by what ``judge`` says of it, and leaves the connecting to the kernel."""
+
+    def __init__(self, fd: int, judge: Verdict) -> None:
+        super().__init__(fd)
+        self._judge = judge
+
+    def answer(self, notice: Notice) -> None:
+        """Refuse what would not be allowed; what cannot be read goes on, to be judged later."""
+        data = self.given(notice)
+        call = read_address(data, notice.pid) if data is not None else None
+        go_on = call is None or self._judge(call)
+        self.send(notice, 0 if go_on else errno.EACCES, go_on=go_on)
 
 
 def listens(pid: int, port: int) -> bool:

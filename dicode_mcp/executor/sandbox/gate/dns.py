@@ -80,6 +80,12 @@ def _name(labels: list[bytes]) -> str:
     return name if len(name) <= _LONGEST_NAME else ""
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text is a host's name, as one may be asked for."""
+    labels = text.encode("latin-1", "replace").split(b".")
+    return len(text) <= _LONGEST_NAME and all(_LABEL.fullmatch(label) for label in labels)
+
+
 def _answer(question: Question, lookup: Lookup) -> bytes:
     found = lookup(question.name, question.kind) if question.name else None
     if found is None:

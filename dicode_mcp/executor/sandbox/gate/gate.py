@@ -2,7 +2,8 @@
 
 Inside the run every address is a socket of this gate. Names get addresses that mean nothing
 elsewhere; on a connection the gate looks the name up itself, judges where it leads, and connects to
-the very address it judged.
+the very address it judged. Where a run has no network of its own, the server makes its connections
+(``doors``), and they arrive here in the same way; there is a proxy as well.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicode_mcp.executor.sandbox.control import Network
-from dicode_mcp.executor.sandbox.gate import dns, fakes
+from dicode_mcp.executor.sandbox.gate import dns, fakes, proxy
 from dicode_mcp.executor.sandbox.gate.addresses import (
     Address,
     Kind,
@@ -23,6 +25,7 @@ from dicode_mcp.executor.sandbox.gate.addresses import (
     parse,
 )
 from dicode_mcp.executor.sandbox.gate.calls import Call, Calls, listens
+from dicode_mcp.executor.sandbox.gate.doors import HOST, Doors, Hall
 from dicode_mcp.executor.sandbox.gate.entrance import Entrance
 from dicode_mcp.executor.sandbox.gate.names import LOOPBACK, Rules
 from dicode_mcp.executor.sandbox.gate.outside import Outside
@@ -37,6 +40,7 @@ DNS_PORT = 53
 MOST_CONNECTIONS = 256
 """At once and for each run; what is more waits."""
 IDLE_S = 900.0
+_MOST_REACHED = 200
 _LAST_S = 2.0
 """How long what a run has sent may take to be delivered once it has ended."""
 _LOCALHOST = tuple(address for text in LOOPBACK if (address := parse(text)) is not None)
@@ -58,7 +62,14 @@ class Gate:
     """
 
     def __init__(
-        self, rules: Rules, outside: Outside, tell: Tell, *, most: int = MOST_CONNECTIONS
+        self,
+        rules: Rules,
+        outside: Outside,
+        tell: Tell,
+        *,
+        most: int = MOST_CONNECTIONS,
+        hall: Hall | None = None,
+        path: str | None = None,
     ) -> None:
         self._rules = rules
         self._outside = outside
@@ -66,16 +77,31 @@ class Gate:
         self._book = fakes.Book()
         self._entrance = Entrance(most, lambda: self._full(most))
         self._questions: Questions | None = None
-        self._calls: Calls | None = None
+        self._calls: Calls | Doors | None = None
+        self._path = path
         self._six = False
         self._pumps: set[Pump] = set()
         self._closed = False
+        self._reached: dict[str, None] = {}
+        self._hall = hall
+        if hall is not None:
+            self._entrance.begin([(hall.port, hall.listener)], ())
         self.counted = Counted()
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What the run's environment needs for this gate."""
+        return proxy.variables(self._hall.port) if self._hall and self._rules else {}
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """Rules that the run would have needed for what it was refused."""
         return self._refusals.wanted
+
+    @property
+    def reached(self) -> tuple[str, ...]:
+        """The places that the run was let through to, the first two hundred."""
+        return tuple(self._reached)
 
     # ── What the cage hands over ──
 
@@ -95,7 +121,10 @@ class Gate:
         if self._closed or self._calls is not None:
             os.close(fd)
             return
-        self._calls = Calls(fd, self._foresee)
+        if self._hall is None:
+            self._calls = Calls(fd, self._foresee)
+        else:
+            self._calls = Doors(fd, self._hall, self._may_be_led, self._path)
 
     def close(self) -> None:
         """Take nothing new. What was sent before is still delivered, for a moment, by ``run``."""
@@ -108,6 +137,11 @@ class Gate:
         if self._questions is not None:
             self._questions.close()
         self._entrance.close()
+
+    def abandon(self) -> None:
+        """Close everything at once, where ``run`` was never begun or has ended."""
+        self.close()
+        self._entrance.abandon()
 
     async def run(self) -> None:
         """Serve connections until closed."""
@@ -125,8 +159,7 @@ class Gate:
                 for task in tuple(served):
                     task.cancel()
         finally:
-            self.close()
-            self._entrance.abandon()
+            self.abandon()
 
     # ── Names ──
 
@@ -164,6 +197,15 @@ class Gate:
             text = f"blocked: connect to port {call.port} (too many ports in one run)"
             self._refusals.say(Level.SECURITY, text)
         return True
+
+    def _may_be_led(self, call: Call) -> bool:
+        """Tell whether to make a connection for the run."""
+        if self._is_proxy(call.address, call.port) or self._is_stub(call.address, call.port):
+            return True
+        return self._may(call.address, call.port)
+
+    def _is_proxy(self, address: Address, port: int) -> bool:
+        return self._hall is not None and port == self._hall.port and str(address) == HOST
 
     def _is_stub(self, address: Address, port: int) -> bool:
         """Tell whether it is names that are asked for there, of whatever server."""
@@ -213,17 +255,60 @@ class Gate:
             self._entrance.done(inner)
 
     async def _through(self, inner: socket.socket) -> bool:
-        host, port = inner.getsockname()[:2]
-        address = parse(host)
-        if address is None:
+        place = self._place_of(inner)
+        if place is None:
             return False
+        address, port = place
+        if self._is_proxy(address, port):
+            return await self._by_proxy(inner)
         if self._is_stub(address, port):
             return await answer_stream(inner, self._look_up)
         if not self._may(address, port):
             return False
         outer = await self._connect(address, port)
+        return outer is not None and await self._pump(inner, outer)
+
+    def _place_of(self, inner: socket.socket) -> tuple[Address, int] | None:
+        """Tell where the run meant to connect to; None for a stranger's connection."""
+        if self._hall is not None:
+            return self._hall.place(inner)
+        host, port = inner.getsockname()[:2]
+        address = parse(host)
+        return None if address is None else (address, port)
+
+    async def _by_proxy(self, inner: socket.socket) -> bool:
+        """Do what a client asks of a proxy."""
+        loop = asyncio.get_running_loop()
+        try:
+            wish = await proxy.read(inner)
+        except proxy.Unclear:
+            return True
+        address = self._meant(wish.host)
+        if address is None or not self._may(address, wish.port):
+            await loop.sock_sendall(inner, wish.refused)
+            return True
+        outer = await self._connect(address, wish.port)
         if outer is None:
-            return False
+            await loop.sock_sendall(inner, wish.failed)
+            return True
+        try:
+            await loop.sock_sendall(inner, wish.done)
+            await loop.sock_sendall(outer, wish.first)
+        except BaseException:
+            self._outside.release(outer)
+            raise
+        return await self._pump(inner, outer)
+
+    def _meant(self, host: str) -> Address | None:
+        """Give the address inside that a host stands for, as a name server here would."""
+        address = parse(host)
+        if address is not None:
+            return address
+        name = host.lower().removesuffix(".")
+        found = self._look_up(name, dns.A) if dns.is_name(name) else None
+        return found[0] if found is not None else None
+
+    async def _pump(self, inner: socket.socket, outer: socket.socket) -> bool:
         pump = Pump(inner, outer, self._outside.buffer)
         self._pumps.add(pump)
         if self._closed:
@@ -246,6 +331,8 @@ class Gate:
         failure = "it has no address"
         try:
             for address in await self._targets(name, inside, port):
+                if len(self._reached) < _MOST_REACHED:
+                    self._reached[place] = None
                 try:
                     return await self._outside.connect(address, port)
                 except OSError as error:

@@ -61,6 +61,10 @@ class Rules:
         """Read ``permissions.net`` as its schema lets it through."""
         return Rules(tuple(_read(text) for text in net))
 
+    def __bool__(self) -> bool:
+        """Tell whether anything is allowed."""
+        return bool(self._rules)
+
     def name(self, name: str, port: int | None = None) -> bool:
         """Tell whether a name is allowed, at a port or at any that there is."""
         for rule in self._rules:

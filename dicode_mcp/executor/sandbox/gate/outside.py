@@ -9,9 +9,11 @@ import asyncio
 import os
 import resource
 import socket
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from dicode_mcp.executor.carriers import hold_mark
 from dicode_mcp.executor.sandbox.gate.addresses import Address, Kind, kind, parse
 from dicode_mcp.executor.sandbox.gate.pump import BUFFER
 
@@ -47,12 +49,16 @@ class Outside:
         self._remembered: dict[str, tuple[float, tuple[Address, ...]]] = {}
         self._places = asyncio.Semaphore(_places())
         self._marks: set[int] = set()
+        self._mark: socket.socket | None = None
         self.buffer = bytearray(BUFFER)
         """What all pumps of the one event loop read into."""
 
     def close(self) -> None:
         """Let the threads end; one that waits for an answer is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
 
     def is_ours(self, inode: int) -> bool:
         """Tell whether a socket is one that a task's bytes go through."""
@@ -81,6 +87,9 @@ class Outside:
 
     async def connect(self, address: Address, port: int) -> socket.socket:
         """Connect to an address, marked as a task's. Raises ``OSError``."""
+        if self._mark is None:
+            self._mark = hold_mark()  # before the first: other servers must see it then
+            weakref.finalize(self, self._mark.close)
         await self._places.acquire()
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         try:

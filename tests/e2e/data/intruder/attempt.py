@@ -55,11 +55,20 @@ def talk(target):
             "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n"
             "Mcp-Method: tools/call\r\nMcp-Name: run_task\r\n"
-            f"Content-Length: {len(CALL)}\r\n\r\n"
+            f"{authorization()}Content-Length: {len(CALL)}\r\n\r\n"
         )
         link.sendall(head.encode() + CALL)
         status, body = read_answer(stream)
         return f"{first} {status} {body}"
+
+
+def authorization():
+    """Send a right key too, where the test has laid one beside this file."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "key")
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        return f"Authorization: Bearer {file.read()}\r\n"
 
 
 def read_answer(stream):
