@@ -56,8 +56,8 @@ def watch_environment(names: Iterable[str], note: Callable[[str, str], None]) ->
             return super().__getitem__(key)
 
         def __contains__(self, key: object) -> bool:
-            if key in granted:
-                note("env", granted[key])  # type: ignore[index]
+            if isinstance(key, bytes) and key in granted:
+                note("env", granted[key])
             return super().__contains__(key)
 
     for environ in (os.environ, os.environb):

@@ -21,7 +21,7 @@ from dicode_mcp.executor.sandbox.plan import Ceilings
 from dicode_mcp.executor.sandbox.probe import Probe
 from dicode_mcp.runs.logs import Level
 from dicode_mcp.runs.model import RunStatus
-from dicode_mcp.spec.model import FsGrant, Permissions, ResourceSpec
+from dicode_mcp.spec.model import Permissions, ResourceSpec
 from dicode_mcp.testing.cages import strict_cages, this_machine
 from dicode_mcp.testing.runtime_house import RuntimeHouse
 from dicode_runtimes.python import PythonRuntime
@@ -41,7 +41,7 @@ async def house(tmp_path: Path) -> AsyncIterator[RuntimeHouse]:
 
 def fs(*grants: tuple[Path, str]) -> Permissions:
     return Permissions.model_validate(
-        {"fs": [FsGrant(path=str(path), permission=how) for path, how in grants]}  # type: ignore[arg-type]
+        {"fs": [{"path": str(path), "permission": how} for path, how in grants]}
     )
 
 

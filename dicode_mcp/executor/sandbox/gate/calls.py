@@ -13,6 +13,7 @@ import os
 import re
 import select
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -63,7 +64,7 @@ class Notice:
         return Notice(mark, pid, descriptor & _INT, where, length & _INT)
 
 
-class Notices:
+class Notices(ABC):
     """Takes the notices that come on one descriptor, which it owns, at a bounded pace."""
 
     def __init__(self, fd: int) -> None:
@@ -110,9 +111,9 @@ class Notices:
         self.answer(Notice.read(notice))
         return True
 
+    @abstractmethod
     def answer(self, notice: Notice) -> None:
         """Decide about a call, and let it go on, by ``send``."""
-        raise NotImplementedError
 
     def send(self, notice: Notice, error: int = 0, *, go_on: bool = False) -> None:
         """End a call with a result, or let the kernel make it."""

@@ -43,7 +43,6 @@ IDLE_S = 900.0
 _MOST_REACHED = 200
 _LAST_S = 2.0
 """How long what a run has sent may take to be delivered once it has ended."""
-_LOCALHOST = tuple(address for text in LOOPBACK if (address := parse(text)) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +164,8 @@ class Gate:
 
     def _look_up(self, name: str, asked: int) -> dns.Addresses | None:
         if is_localhost(name):
-            four, six = _LOCALHOST
-            return four, six if self._six else None  # type: ignore[return-value]
+            four, six = LOOPBACK
+            return four, six if self._six else None
         if not self._rules.name(name):
             if asked in (dns.A, dns.AAAA) and not name.endswith(".arpa"):
                 self._refusals.no_name(name)
@@ -348,8 +347,8 @@ class Gate:
     async def _targets(self, name: str | None, inside: Address, port: int) -> list[Address]:
         """Give the judged addresses to try. Raises ``_Refused``, ``OSError``."""
         if name is None:
-            local = inside in _LOCALHOST and self._rules.localhost(port)
-            found = _LOCALHOST if local else (inside,)
+            local = inside in LOOPBACK and self._rules.localhost(port)
+            found = LOOPBACK if local else (inside,)
             may = list(found)
         else:
             found = await self._outside.look_up(name)

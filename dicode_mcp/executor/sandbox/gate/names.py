@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 
 from dicode_mcp.executor.sandbox.gate.addresses import (
     Address,
@@ -16,8 +17,7 @@ from dicode_mcp.executor.sandbox.gate.addresses import (
 )
 from dicode_mcp.spec.permissions import split_port
 
-LOOPBACK = ("127.0.0.1", "::1")
-_LOOPBACK = tuple(parse(text) for text in LOOPBACK)
+LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 COMMON_PORTS = (80, 443)
 
 
@@ -46,7 +46,7 @@ class _Rule:
 
     def has_address(self, address: Address) -> bool:
         if self.form is _Form.LOCALHOST:
-            return address in _LOOPBACK
+            return address in LOOPBACK
         return self.address == address
 
 
